@@ -1,0 +1,1 @@
+"""Strategies, engines, search, validation, findings and parity."""

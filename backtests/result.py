@@ -1,0 +1,62 @@
+"""What every engine returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from backtests.strategy import StrategySpec
+from config.hashing import sha256_bytes
+
+__all__ = ["ORDER_COLUMNS", "TRADE_COLUMNS", "BacktestResult"]
+
+ORDER_COLUMNS = ("session", "symbol", "side", "quantity", "price", "fee")
+TRADE_COLUMNS = ("symbol", "entry_session", "exit_session", "quantity", "entry_price", "exit_price", "fees", "pnl", "return")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BacktestResult:
+    """One run of one strategy.
+
+    Parameters
+    ----------
+    spec : StrategySpec
+    engine : {"vectorbt", "backtrader", "options"}
+    equity : Series of shape (n_sessions,)
+        Account value after each session's close, account currency.
+    weights : DataFrame of shape (n_sessions, n_symbols)
+        Targets as decided, at the close of each session.
+    orders : DataFrame
+        One row a fill: `session` (of the fill), `symbol`, `side` (buy, sell), `quantity` (positive), `price` (with slippage),
+        `fee`.
+    trades : DataFrame
+        Closed round trips, first in first out; open positions are not trades.
+    snapshot_id : str
+        The lake snapshot read.
+    data_kind : {"real", "modelled"}
+    """
+
+    spec: StrategySpec
+    engine: Literal["vectorbt", "backtrader", "options"]
+    equity: pd.Series
+    weights: pd.DataFrame
+    orders: pd.DataFrame
+    trades: pd.DataFrame
+    snapshot_id: str
+    data_kind: Literal["real", "modelled"] = "real"
+
+    @property
+    def returns(self) -> pd.Series:
+        """Simple session returns, one fewer than there are sessions."""
+        return self.equity.pct_change(fill_method=None).iloc[1:]
+
+    @property
+    def orders_hash(self) -> str:
+        """SHA-256 over the order list, quantities and prices to nine significant digits: equal lists have equal hashes."""
+        lines = (
+            f"{pd.Timestamp(row.session).date()},{row.symbol},{row.side},{row.quantity:.9g},{row.price:.9g}"
+            for row in self.orders.itertuples(index=False)
+        )
+        return sha256_bytes("\n".join(lines).encode())

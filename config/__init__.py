@@ -1,0 +1,1 @@
+"""Settings, errors, clock, calendar, table schemas and hashing: what every other room needs and nothing more."""

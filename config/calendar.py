@@ -1,0 +1,71 @@
+"""Sessions and their closes on an exchange's own calendar (exchange_calendars)."""
+
+from __future__ import annotations
+
+import functools
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from config.errors import InputError
+
+if TYPE_CHECKING:
+    from exchange_calendars import ExchangeCalendar
+
+__all__ = ["is_session", "next_session", "previous_session", "session_closes", "session_opens", "sessions"]
+
+DEFAULT_CALENDAR = "XNYS"
+_FIRST, _LAST = "1962-01-01", "2035-12-31"
+
+
+@functools.lru_cache(maxsize=8)
+def _calendar(name: str) -> ExchangeCalendar:
+    import exchange_calendars as xcals
+
+    try:
+        return xcals.get_calendar(name, start=_FIRST, end=_LAST)
+    except xcals.errors.InvalidCalendarName as problem:
+        raise InputError(
+            f"no exchange calendar is called {name!r}", remedy="use an ISO 10383 code such as XNYS, XNAS, XLON, XTKS"
+        ) from problem
+    except ValueError:  # a calendar with bounds of its own
+        return xcals.get_calendar(name)
+
+
+@functools.lru_cache(maxsize=8)
+def _schedule(name: str) -> Any:
+    return _calendar(name).schedule
+
+
+def sessions(start: date | str, end: date | str, calendar: str = DEFAULT_CALENDAR) -> pd.DatetimeIndex:
+    """All sessions from `start` to `end`, both included, as naive midnights."""
+    index = _schedule(calendar).index
+    return pd.DatetimeIndex(index[(index >= pd.Timestamp(start)) & (index <= pd.Timestamp(end))], name="session")
+
+
+def session_closes(days: pd.DatetimeIndex, calendar: str = DEFAULT_CALENDAR) -> pd.DatetimeIndex:
+    """The moment each session closes, UTC, half days included; NaT where a day is no session."""
+    return pd.DatetimeIndex(_schedule(calendar)["close"].reindex(days))
+
+
+def session_opens(days: pd.DatetimeIndex, calendar: str = DEFAULT_CALENDAR) -> pd.DatetimeIndex:
+    """The moment each session opens, UTC; NaT where a day is no session."""
+    return pd.DatetimeIndex(_schedule(calendar)["open"].reindex(days))
+
+
+def is_session(day: date | str, calendar: str = DEFAULT_CALENDAR) -> bool:
+    """Whether the exchange trades on that date."""
+    return pd.Timestamp(day) in _schedule(calendar).index
+
+
+def next_session(day: date | str, calendar: str = DEFAULT_CALENDAR) -> pd.Timestamp:
+    """The first session after `day`."""
+    index = _schedule(calendar).index
+    return pd.Timestamp(index[index.searchsorted(pd.Timestamp(day), side="right")])
+
+
+def previous_session(day: date | str, calendar: str = DEFAULT_CALENDAR) -> pd.Timestamp:
+    """The last session before `day`."""
+    index = _schedule(calendar).index
+    return pd.Timestamp(index[index.searchsorted(pd.Timestamp(day), side="left") - 1])

@@ -1,0 +1,1 @@
+"""Orders: plan, guard, journal, gateways, reconciliation."""

@@ -1,0 +1,1 @@
+"""Declared, point-in-time features."""

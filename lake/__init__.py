@@ -1,0 +1,1 @@
+"""Store rows with three clocks, read them as of a moment, name exact states."""

@@ -1,0 +1,1 @@
+"""Numbers about money: pure functions on arrays."""

@@ -1,0 +1,27 @@
+"""What every test gets: a home folder of its own, no settings from outside, no Prefect address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep each test's lake, runs and journals in its own folder, and the machine's settings out."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith(("QUANT_", "PREFECT_API", "MLFLOW_TRACKING", "ALPACA_", "FRED_API", "TRADIER_", "POLYGON_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("QUANT_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real recordings beside the checkout; skips where it is not there."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data beside the checkout: this test needs real recordings that are not ours to ship")
+    return folder

@@ -1,0 +1,1 @@
+"""Runs, trials, evidence, gates, registry and reports."""
