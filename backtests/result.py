@@ -55,8 +55,8 @@ class BacktestResult:
     @property
     def orders_hash(self) -> str:
         """SHA-256 over the order list, quantities and prices to nine significant digits: equal lists have equal hashes."""
-        lines = (
-            f"{pd.Timestamp(row.session).date()},{row.symbol},{row.side},{row.quantity:.9g},{row.price:.9g}"
-            for row in self.orders.itertuples(index=False)
-        )
+        orders = self.orders
+        days = pd.DatetimeIndex(orders["session"]).strftime("%Y-%m-%d")
+        columns = zip(days, orders["symbol"], orders["side"], orders["quantity"], orders["price"], strict=True)
+        lines = (f"{day},{symbol},{side},{quantity:.9g},{price:.9g}" for day, symbol, side, quantity, price in columns)
         return sha256_bytes("\n".join(lines).encode())
