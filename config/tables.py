@@ -41,6 +41,8 @@ class TableSpec:
     quotes_vintages : bool
         The source itself says when each version became available, so a changed value keeps the source's `available_at`.
         Elsewhere a changed value became available no earlier than we saw it.
+    provenance : tuple of str
+        Columns that say where a row came from. They are stored with it, but a change in them alone is no revision.
     """
 
     name: str
@@ -49,6 +51,7 @@ class TableSpec:
     event_time: str
     partition_by: tuple[tuple[str, str], ...] = ()
     quotes_vintages: bool = False
+    provenance: tuple[str, ...] = ()
     doc: str = field(default="")
 
     @property
@@ -58,8 +61,8 @@ class TableSpec:
 
     @property
     def values(self) -> tuple[str, ...]:
-        """The columns that are neither key nor clock: a change in one of them is a revision."""
-        return tuple(column.name for column in self.columns if column.name not in self.key)
+        """The columns that are neither key, clock nor provenance: a change in one of them is a revision."""
+        return tuple(column.name for column in self.columns if column.name not in self.key + self.provenance)
 
 
 def _text(name: str, *, nullable: bool = False) -> pa.Field:
@@ -215,6 +218,7 @@ TABLES: dict[str, TableSpec] = {
             doc="Rows that were refused, as they came (JSON), with the rule that refused them.",
             key=("row_id",),
             event_time="refused_at",
+            provenance=("refused_at",),
             columns=(
                 _text("row_id"),
                 _moment("refused_at"),
@@ -254,6 +258,7 @@ def feature_table(set_version: str, features: tuple[str, ...]) -> TableSpec:
         event_time="session",
         columns=(_text("symbol"), _day("session"), _text("panel_snapshot"), *(_number(name) for name in features)),
         partition_by=_YEAR_OF_SESSION,
+        provenance=("panel_snapshot",),
     )
 
 
