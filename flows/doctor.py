@@ -26,10 +26,6 @@ from config.settings import NAMED_VARIABLES, Settings
 __all__ = ["Checkup", "examine"]
 
 ROOM_NEEDED_BYTES = 1_000_000_000
-PINNED = (
-    "prefect duckdb yfinance fredapi backtrader vectorbt mlflow scikit-learn pandas alpaca-py ib-insync deltalake pyarrow numpy numba "
-    "arch skfolio"
-).split()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,34 +64,35 @@ def check_python() -> Iterator[Checkup]:
 
 
 def _pins() -> dict[str, str]:
+    """Exactly pinned direct dependencies, by name."""
     pins: dict[str, str] = {}
     for requirement in metadata.requires("quantrail") or []:
         name, pinned, version = requirement.partition("==")
-        if pinned and ";" not in requirement:
+        if pinned and ";" not in requirement and "*" not in version:
             pins[name.strip()] = version.strip()
     return pins
 
 
 def check_versions() -> Iterator[Checkup]:
-    """The packages that matter are installed at the versions this release was tested with."""
+    """The pinned packages are installed at the versions this release was tested with."""
     try:
         pins = _pins()
     except metadata.PackageNotFoundError:
         yield Checkup(name="quantrail", state="problem", found="not installed", remedy="install it: uv pip install -e .")
         return
     wrong = []
-    for name in PINNED:
+    for name, wanted in pins.items():
         try:
             found = metadata.version(name)
         except metadata.PackageNotFoundError:
             wrong.append(f"{name} is missing")
             continue
-        if name in pins and found != pins[name]:
-            wrong.append(f"{name} is {found}, wanted {pins[name]}")
+        if found != wanted:
+            wrong.append(f"{name} is {found}, wanted {wanted}")
     if wrong:
         yield Checkup(name="packages", state="problem", found="; ".join(wrong), remedy="run the README's set-up command again")
     else:
-        yield Checkup(name="packages", state="ok", found=f"{len(PINNED)} pinned packages as wanted")
+        yield Checkup(name="packages", state="ok", found=f"all {len(pins)} pinned packages as wanted")
 
 
 def check_keys(settings: Settings) -> Iterator[Checkup]:
