@@ -275,9 +275,9 @@ def zscore(values: pd.DataFrame, window: int) -> pd.DataFrame:
 
 
 def percent_rank(values: pd.DataFrame, window: int) -> pd.DataFrame:
-    """Share of the last `window` values, its own included, that are not above the value: above 0, at most 1.
+    """Share of the last `window` values, its own included, that lie below the value, equal ones counted by half: inside (0, 1).
 
-    Warm-up: `window` - 1 sessions. Comparing it with q asks whether the value lies in the top (1 - q) of its own past.
+    Warm-up: `window` - 1 sessions. A value that never changes ranks 0.5. Known as the mean percentile rank.
     """
     _check(window=window)
     return _one(values, lambda array: rank_in_window(array, window))

@@ -92,12 +92,14 @@ def window_min(values: FloatArray, window: int) -> FloatArray:
 
 
 def rank_in_window(values: FloatArray, window: int) -> FloatArray:
-    """Share of the `window` rows that end at each row whose value is at most the row's own: (0, 1]."""
-    count = np.zeros(values.shape, dtype=np.int64)
+    """Share of the `window` rows that end at each row whose value lies below the row's own, equal ones counted by half."""
+    doubled = np.zeros(values.shape, dtype=np.int64)
     for rows in range(window):
-        count[rows:] += values[: len(values) - rows] <= values[rows:]
+        earlier, now = values[: len(values) - rows], values[rows:]
+        doubled[rows:] += earlier < now
+        doubled[rows:] += earlier <= now
     full = ~np.isnan(window_sum(values, window))
-    return np.where(full, count / window, np.nan)
+    return np.where(full, doubled / (2 * window), np.nan)
 
 
 def smooth(values: FloatArray, weight: float, seed: int) -> FloatArray:

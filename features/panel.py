@@ -24,7 +24,7 @@ class MarketPanel:
     open, high, low, close, volume : DataFrame of shape (n_sessions, n_symbols)
         As stored; NaN where the source has no value. Prices in the instrument's currency.
     macro : mapping of str to Series of shape (n_sessions,)
-        The newest value available at each session's close; NaN before the first.
+        The newest value available at each session's close; NaN before the first and once the series is stale.
     basis : mapping of str to {"as_traded", "vendor_adjusted"}
         By symbol. Vendor-adjusted prices were made with hindsight of later splits and dividends.
     ingest_ids : tuple of str
