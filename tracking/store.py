@@ -1,0 +1,216 @@
+"""Opens the MLflow store: made once, under a lock, with its artefacts in a stated place and its telemetry off.
+
+1. `_address` turns the setting into an absolute address (a file store, which MLflow no longer serves, becomes SQLite).
+2. `open_store` imports MLflow (`import_mlflow`), and builds the client while holding the lock beside the database: two
+   processes that both create the tables would break each other.
+3. `Store.experiment` finds or makes an experiment, with an explicit artefact location.
+
+A new SQLite store costs about 5 CPU seconds, four of which are imports that any use of MLflow pays; `prepare_store` can pay
+them in a thread while other work runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from config.errors import InputError, QuantError, ServiceUnavailable, StorageError
+from config.locks import exclusive
+from config.settings import Settings
+
+__all__ = ["Store", "import_mlflow", "mlflow_errors", "open_store", "prepare_store", "prepare_store_in_background"]
+
+LOCK_SECONDS = 120.0
+_SERVERS = ("http", "https", "databricks", "databricks-uc", "uc")
+
+logger = logging.getLogger("quantrail.tracking")
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An open MLflow store.
+
+    Parameters
+    ----------
+    client : mlflow.MlflowClient
+    uri : str
+        Its absolute address.
+    artifacts : str or None
+        Where artefacts go; None leaves it to a tracking server.
+    """
+
+    client: Any
+    uri: str
+    artifacts: str | None
+
+    def experiment(self, name: str) -> str:
+        """The id of the experiment, made when missing; safe when two processes make it at once.
+
+        Raises
+        ------
+        InputError
+            The name is empty, or belongs to a deleted experiment.
+        """
+        if not name.strip():
+            raise InputError("an experiment needs a name")
+        with mlflow_errors(self.uri):
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                found = self._make_experiment(name)
+        if found.lifecycle_stage != "active":
+            raise InputError(
+                f"experiment {name!r} was deleted in {self.uri}",
+                remedy=f"restore it (mlflow experiments restore -x {found.experiment_id}) or use another name",
+            )
+        return str(found.experiment_id)
+
+    def _make_experiment(self, name: str) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            made = self.client.create_experiment(name, artifact_location=self.artifacts)
+        except MlflowException:
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return found
+        return self.client.get_experiment(made)
+
+
+def import_mlflow() -> Any:
+    """Import MLflow with its telemetry off, unless the user's environment says otherwise."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    import mlflow
+
+    return mlflow
+
+
+@contextmanager
+def mlflow_errors(uri: str) -> Iterator[None]:
+    """Word the errors of MLflow and of its database as ours: a store that fails is a `StorageError` or `ServiceUnavailable`."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except QuantError:
+        raise
+    except (MlflowException, SQLAlchemyError, OSError) as problem:
+        text = " ".join(str(problem).split())[:400]
+        if getattr(problem, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"):
+            raise InputError(f"MLflow ({uri}) refused: {text}") from problem
+        if urlparse(uri).scheme in _SERVERS:
+            raise ServiceUnavailable(f"the tracking server {uri} failed: {text}", remedy="check MLFLOW_TRACKING_URI") from problem
+        raise StorageError(
+            f"the tracking store {uri} failed: {text}", remedy="make its folder writable with free space, or set QUANT_HOME"
+        ) from problem
+
+
+def open_store(settings: Settings) -> Store:
+    """Open the store that the settings name, making it when missing.
+
+    Raises
+    ------
+    StorageError
+        The folder or the database cannot be written.
+    ServiceUnavailable
+        A tracking server does not answer.
+    """
+    uri, artifacts = _address(settings)
+    database = _sqlite_file(uri)
+    if database is not None:
+        try:
+            database.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise StorageError(
+                f"cannot make the folder of the tracking store {database}: {problem.strerror}",
+                remedy=f"make {database.parent} writable, or set QUANT_HOME",
+            ) from problem
+    is_server = urlparse(uri).scheme in _SERVERS
+    lock = (database.parent if database else settings.home_path / "locks") / ".mlflow.lock"
+    held = nullcontext() if is_server else exclusive(lock, "the creation of the tracking store", wait_seconds=LOCK_SECONDS)
+    with held:
+        mlflow = import_mlflow()
+        with _quiet(), mlflow_errors(uri):
+            client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+            if not is_server:
+                client.get_experiment_by_name("Default")  # the first question makes the tables
+    return Store(client, uri, artifacts)
+
+
+def prepare_store(settings: Settings) -> None:
+    """Make the store and pay for its imports, so that the next `open_store` in this process is quick. Idempotent."""
+    open_store(settings)
+
+
+def prepare_store_in_background(settings: Settings) -> Future[None]:
+    """Run `prepare_store` in a thread.
+
+    Returns
+    -------
+    Future
+        ``.result()`` waits for it and raises what it raised. Start it before work that waits on disk or runs in C (an ingest).
+    """
+    import threading
+
+    future: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            prepare_store(settings)
+        except BaseException as problem:  # noqa: BLE001  handed to whoever asks for the result
+            future.set_exception(problem)
+        else:
+            future.set_result(None)
+
+    threading.Thread(target=work, name="prepare-tracking-store", daemon=True).start()
+    return future
+
+
+def _address(settings: Settings) -> tuple[str, str | None]:
+    """The store's absolute address and the place of its artefacts."""
+    uri = settings.tracking_uri
+    parsed = urlparse(uri)
+    if parsed.scheme in _SERVERS:
+        return uri, settings.tracking.artifacts or None
+    if parsed.scheme in ("", "file"):
+        folder = Path(unquote(parsed.path or uri)).expanduser().absolute()
+        mapped = f"sqlite:///{folder / 'mlflow.db'}"
+        logger.warning("MLflow no longer serves file stores: %s is kept in %s instead", uri, mapped)
+        return mapped, _location(settings.tracking.artifacts or str(folder / "artifacts"))
+    database = _sqlite_file(uri)
+    if database is not None:
+        uri = f"sqlite:///{database}"
+    return uri, _location(settings.artifacts_path)
+
+
+def _location(artifacts: str) -> str:
+    return artifacts if "://" in artifacts else Path(artifacts).expanduser().absolute().as_uri()
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).expanduser().absolute()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MLflow's and alembic's notes (not their warnings) off standard error while the store opens."""
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    before = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for one, level in zip(loggers, before, strict=True):
+            one.setLevel(level)
