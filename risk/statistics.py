@@ -222,7 +222,7 @@ def _variance_factor(observed: float, skew: float, kurtosis: float) -> float:
         raise InputError(f"the Sharpe ratio and its moments must be numbers; got {observed}, skew {skew}, kurtosis {kurtosis}")
     factor = 1.0 - skew * observed + (kurtosis - 1.0) / 4.0 * observed**2
     # Every sample has kurtosis >= 1 + skew², and then the factor cannot be negative.
-    if kurtosis < 1.0 + skew**2 - 1e-9 or factor <= 0.0:
+    if kurtosis < (1.0 + skew**2) * (1.0 - 1e-9) or factor <= 0.0:
         raise InputError(
             f"no sample has skew {skew} together with kurtosis {kurtosis}",
             remedy="kurtosis is 3 for a normal sample (not the excess), and at least 1 + skew²",
