@@ -232,9 +232,10 @@ def get_source(name: str, dataset: DatasetName, settings: Settings, **options: A
         known = source_names(dataset)
         elsewhere = [of for other, of in _REGISTRY if other == name]
         hint = f" ({name} gives {' and '.join(elsewhere)})" if elsewhere else ""
+        near = did_you_mean(name, known, listing=0)
         raise UnknownNameError(
             f"no source of {dataset} data is called {name!r}{hint}",
-            remedy=f"available: {', '.join(known)}" if not elsewhere and known else did_you_mean(name, known),
+            remedy=f"{f'{near} ' if near.startswith('did') else ''}available: {', '.join(known)}",
         )
     module, _, attribute = target.partition(":")
     factory = getattr(importlib.import_module(module), attribute)

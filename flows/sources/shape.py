@@ -1,0 +1,105 @@
+"""Turn frames that sources have read into rows of the lake's tables, with their clocks; what has no place is refused row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from config.calendar import session_closes
+from flows.sources.base import RefusedRow, answer_schema
+
+__all__ = ["BARS_DATASET", "BAR_FIELDS", "MACRO_DATASET", "daily_bar_rows", "empty_rows", "table_of"]
+
+BARS_DATASET = "equity_bars"
+MACRO_DATASET = "macro_observations"
+BAR_FIELDS = ("open", "high", "low", "close", "volume")
+
+
+def table_of(dataset: str, columns: Mapping[str, Any], length: int) -> pa.Table:
+    """Make rows of `dataset` from arrays, or from single values that every row shares.
+
+    NaN and NaT become NULL: the lake stores an absence as an absence.
+    """
+    schema = answer_schema(dataset)
+
+    def column(field: pa.Field) -> pa.Array:
+        given = columns[field.name]
+        if given is None or isinstance(given, str | float | int):
+            return pa.repeat(pa.scalar(given, type=field.type), length)
+        return pa.array(given, type=field.type, from_pandas=True)
+
+    return pa.table([column(field) for field in schema], schema=schema)
+
+
+def empty_rows(dataset: str) -> pa.Table:
+    """No rows of `dataset`."""
+    return answer_schema(dataset).empty_table()
+
+
+def daily_bar_rows(
+    frame: pd.DataFrame,
+    *,
+    source: str,
+    basis: str,
+    currency: str | pd.Series,
+    calendar: str,
+    describe: Callable[[Any], str] = lambda label: f"row {label}",
+) -> tuple[pa.Table, tuple[RefusedRow, ...]]:
+    """Daily bars as rows of `equity_bars`.
+
+    A bar is complete, and known, at its session's close on `calendar` (half days included): `event_time` and `available_at`.
+    A day on which the exchange did not trade is refused (``not_a_session``).
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns `symbol`, `session` (naive midnights) and any of open, high, low, close, volume; an absent one is NULL.
+    source, basis, currency, calendar : str
+    describe : callable
+        Words the place of a row from its index label, for the reason of a refusal.
+    """
+    days = pd.DatetimeIndex(frame["session"])
+    unique = pd.DatetimeIndex(days.unique())
+    closes = session_closes(unique, calendar)[unique.get_indexer(days)]
+    placed = np.asarray(closes.notna())
+    refused = tuple(
+        RefusedRow(
+            symbol=str(row["symbol"]),
+            rule="not_a_session",
+            reason=f"{describe(label)}: {pd.Timestamp(row['session']).date()} is not a session of {calendar}",
+            raw=plain_row(row),
+        )
+        for label, row in frame.loc[~placed].iterrows()
+    )
+    kept = frame.loc[placed]
+    moments = closes[placed]
+    columns: dict[str, Any] = {
+        "symbol": kept["symbol"].astype(str).to_numpy(dtype=object),
+        "interval": "1d",
+        "event_time": moments,
+        "available_at": moments,
+        "source": source,
+        "session": days[placed].date,
+        "basis": basis,
+        "currency": currency if isinstance(currency, str) else currency.loc[placed].to_numpy(dtype=object),
+    }
+    for name in BAR_FIELDS:
+        columns[name] = kept[name].to_numpy(dtype=np.float64) if name in kept else None
+    return table_of(BARS_DATASET, columns, len(kept)), refused
+
+
+def plain_row(row: pd.Series) -> dict[str, Any]:
+    """A row as plain values that JSON takes: dates as text, absences as None."""
+
+    def plain(value: Any) -> Any:
+        if value is None or value is pd.NaT or (isinstance(value, float) and not np.isfinite(value)):
+            return None if not isinstance(value, float) or np.isnan(value) else str(value)
+        if isinstance(value, pd.Timestamp):
+            return value.date().isoformat() if value.tzinfo is None and value == value.normalize() else value.isoformat()
+        return value.item() if isinstance(value, np.generic) else value
+
+    return {str(name): plain(value) for name, value in row.items()}
