@@ -54,7 +54,7 @@ class ChainModel:
     put_reach, call_reach : float
         Furthest strikes, as fractions below and above spot.
     in_the_money : float
-        How far into the money a contract is first listed, as a fraction of spot.
+        How far into the money a contract is first listed, as a fraction of spot (at least one and a half steps).
     expiry_days, fine_days : int
         Monthly expiries up to `expiry_days` ahead; strikes of `rings` up to `fine_days`.
     half_spread, half_spread_fraction, half_spread_intrinsic, half_spread_most : float
@@ -65,14 +65,14 @@ class ChainModel:
     rate_ann: float = 0.01
     dividend_yield_ann: float = 0.02
     correlation: float = -0.7
-    curvature: float = 1.1
+    curvature: float = 1.0
     reversion_ann: float = 3.0
     long_run_volatility: float = 0.165
     strike_step: float = 5.0
-    rings: tuple[tuple[float, int], ...] = ((0.0125, 1), (0.04, 2), (0.12, 5), (0.25, 10), (1.0, 20))
-    far_rings: tuple[tuple[float, int], ...] = ((0.12, 5), (0.25, 10), (1.0, 20))
-    put_reach: float = 0.45
-    call_reach: float = 0.25
+    rings: tuple[tuple[float, int], ...] = ((0.01, 1), (0.03, 2), (0.1, 5), (0.2, 10), (1.0, 20))
+    far_rings: tuple[tuple[float, int], ...] = ((0.1, 5), (0.2, 10), (1.0, 20))
+    put_reach: float = 0.4
+    call_reach: float = 0.2
     in_the_money: float = 0.01
     expiry_days: int = 100
     fine_days: int = 50
@@ -151,11 +151,14 @@ def listed_strikes(close: Floats, days: NDArray[np.int64], model: ChainModel) ->
     distance = strike[None, :] / close[:, None] - 1.0
     away = np.abs(distance)
     wanted = np.zeros(distance.shape, dtype=bool)
+    inside = np.zeros(close.shape)
     for rings, rows in ((model.rings, days <= model.fine_days), (model.far_rings, days > model.fine_days)):
+        # One and a half of the step at the money, so that some strike below the forward has both a call and a put.
+        inside = np.where(rows, np.maximum(model.in_the_money, 1.5 * step * rings[0][1] / close), inside)
         for reach, multiple in rings:
             wanted |= (away <= reach) & (multiples % multiple == 0) & rows[:, None]
-    calls = wanted & (distance >= -model.in_the_money) & (distance <= model.call_reach)
-    puts = wanted & (distance <= model.in_the_money) & (distance >= -model.put_reach)
+    calls = wanted & (distance >= -inside[:, None]) & (distance <= model.call_reach)
+    puts = wanted & (distance <= inside[:, None]) & (distance >= -model.put_reach)
     return strike, np.logical_or.accumulate(calls, axis=0), np.logical_or.accumulate(puts, axis=0)
 
 
