@@ -175,15 +175,15 @@ class PaperRecord:
     ----------
     held_alias : bool
         It holds, or has held, the alias `paper`.
-    sessions : int
-        Sessions traded.
-    drift_bps : float
-        Mean absolute difference from the shadow backtest, basis points of equity a session.
+    sessions : int, optional
+        Sessions traded; None (not known) fails.
+    drift_bps : float, optional
+        Mean absolute difference from the shadow backtest, basis points of equity a session; None fails.
     """
 
     held_alias: bool
-    sessions: int
-    drift_bps: float
+    sessions: int | None = None
+    drift_bps: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
