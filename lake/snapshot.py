@@ -1,0 +1,180 @@
+"""Exact states of the lake: small published files, named by a digest of what the tables hold.
+
+1. `publish` collects each data table's newest version (`_collect`), under a lock so that states are published in order.
+2. `snapshot_id` digests the tables' chains; the file is written whole (`lake.files.write_whole`), then the pointer to the newest.
+3. `load` reads a file back and verifies it; `Snapshot` reads the tables at exactly its versions.
+
+The three bookkeeping tables (`ingest_runs`, `quarantine`, `gaps`) say what happened in *this* lake, at wall-clock times. They are
+no part of a snapshot's state: its id does not cover them, and reading them through a snapshot gives their newest version.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from config.errors import IntegrityError, UnknownNameError, did_you_mean
+from config.hashing import canonical_json, digest, short
+from config.locks import exclusive
+from lake.delta import TableVersion, open_table, table_names, version_state
+from lake.failures import storage_errors
+from lake.files import write_whole
+from lake.reading import BOOKKEEPING, Tables
+
+__all__ = ["Snapshot", "load", "publish", "published", "snapshot_id"]
+
+_FORMAT = 1
+_PUBLISH_WAIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Snapshot(Tables):
+    """One exact, published state of every data table.
+
+    Parameters
+    ----------
+    id : str
+        16 hex digits: the same rows (clock `recorded_at` aside) give the same id, in any lake.
+    tables : mapping of str to TableVersion
+        The data tables that hold rows, and the version of each.
+    parent : str or None
+        The snapshot published before this one.
+    """
+
+    root: Path
+    id: str
+    tables: Mapping[str, TableVersion]
+    parent: str | None = None
+    cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def pinned(self, table: str) -> TableVersion | None:
+        """The version this snapshot reads; None for a table it does not hold."""
+        return self.tables.get(table)
+
+    def __repr__(self) -> str:
+        held = ", ".join(f"{name}@{at.version}" for name, at in sorted(self.tables.items()))
+        return f"Snapshot({self.id}: {held})"
+
+    def table_hash(self, table: str) -> str:
+        """The content of one table, 64 hex digits: equal rows (`recorded_at` aside), equal hash.
+
+        Raises
+        ------
+        UnknownNameError
+            The snapshot holds no such table.
+        """
+        if table not in self.tables:
+            raise UnknownNameError(
+                f"snapshot {self.id} holds no table {table!r}", remedy=did_you_mean(table, tuple(sorted(self.tables)))
+            )
+        return self.tables[table].chain
+
+    def as_dict(self) -> dict[str, Any]:
+        """Id, parent and every table's version, id, chain and row counts, for lineage and for JSON."""
+        return {"id": self.id, "parent": self.parent, "tables": {name: asdict(at) for name, at in sorted(self.tables.items())}}
+
+
+def snapshot_id(tables: Mapping[str, TableVersion]) -> str:
+    """The id of a state: the first 16 hex digits of the digest of the tables' chains."""
+    return short(digest({name: at.chain for name, at in tables.items()}))
+
+
+def publish(root: Path) -> Snapshot:
+    """Name the newest state of every data table; see `lake.store.Lake.publish`."""
+    folder = root / "snapshots"
+    with (
+        storage_errors("publish a snapshot", folder),
+        exclusive(folder / ".lock", "a publication", wait_seconds=_PUBLISH_WAIT_SECONDS),
+    ):
+        tables = _collect(root)
+        name, newest = snapshot_id(tables), _newest(root)
+        if name == newest:
+            return load(root, name)
+        if not _file(root, name).exists():
+            content = {
+                "format": _FORMAT,
+                "id": name,
+                "parent": newest,
+                "tables": {n: asdict(at) for n, at in sorted(tables.items())},
+            }
+            write_whole(_file(root, name), canonical_json({**content, "sha256": digest(content)}).encode())
+        write_whole(folder / "NEWEST", name.encode())
+        return load(root, name)
+
+
+def _collect(root: Path) -> dict[str, TableVersion]:
+    tables: dict[str, TableVersion] = {}
+    for name in table_names(root):
+        table = None if name in BOOKKEEPING else open_table(root / name)
+        if table is not None:
+            at = version_state(root / name, table)
+            if at.rows:  # a table made by a writer that died before its first row is not there yet
+                tables[name] = at
+    return tables
+
+
+def published(root: Path) -> tuple[str, ...]:
+    """Ids of the published snapshots, the newest first."""
+    found: list[str] = []
+    name = _newest(root)
+    while name is not None:
+        found.append(name)
+        name = load(root, name).parent
+    return tuple(found)
+
+
+def load(root: Path, name: str | None = None) -> Snapshot:
+    """Read a published snapshot: the newest, or the one with that id (or an unambiguous beginning of it)."""
+    if name is None:
+        name = _newest(root)
+        if name is None:
+            raise UnknownNameError(
+                f"the lake in {root} has no published snapshot", remedy="ingest something first: quant ingest --help"
+            )
+    path = _file(root, _whole_name(root, name))
+    with storage_errors("read a snapshot", path):
+        text = path.read_bytes()
+    try:
+        content = json.loads(text)
+        promised = content.pop("sha256")
+        tables = {table: TableVersion(**at) for table, at in content["tables"].items()}
+        intact = promised == digest(content) and content["id"] == path.stem == snapshot_id(tables)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        intact = False
+    if not intact:
+        raise IntegrityError(f"the snapshot file {path} is damaged", remedy="restore it from a backup, or read another snapshot")
+    return Snapshot(root=root, id=content["id"], tables=tables, parent=content["parent"])
+
+
+def _newest(root: Path) -> str | None:
+    pointer = root / "snapshots" / "NEWEST"
+    with storage_errors("find the newest snapshot", pointer):
+        if not pointer.exists():
+            return None
+        name = pointer.read_text(encoding="ascii", errors="replace")
+    if not re.fullmatch(r"[0-9a-f]{16}", name):
+        raise IntegrityError(
+            f"{pointer} is damaged: it holds {name[:40]!r}",
+            remedy="write the newest snapshot's id into it, or delete it and publish again",
+        )
+    return name
+
+
+def _whole_name(root: Path, name: str) -> str:
+    known = sorted(path.stem for path in (root / "snapshots").glob("*.json"))
+    if name in known:
+        return name
+    near = [one for one in known if name and one.startswith(name)]
+    if len(near) == 1:
+        return near[0]
+    if near:
+        raise UnknownNameError(f"{len(near)} snapshots begin with {name!r}", remedy=f"give more digits: {', '.join(near[:5])}")
+    raise UnknownNameError(f"no snapshot is called {name!r} in {root}", remedy=did_you_mean(name, known))
+
+
+def _file(root: Path, name: str) -> Path:
+    return root / "snapshots" / f"{name}.json"
