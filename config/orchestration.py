@@ -1,7 +1,8 @@
 """One source, two ways to run: plain Python when no Prefect API is configured, a full Prefect run when one is.
 
 1. `flow` makes a `prefect.Flow`; its direct call runs the plain function unless an API address is set (`api_configured`).
-2. `step` makes a `prefect.Task`; it is a task run only inside a Prefect flow run (`_inside_flow_run`), else a plain call.
+   Parameters named `withheld` (keys, settings, progress) stay in this process: Prefect's database never sees them (`_hand_over`).
+2. `step` makes a `prefect.Task`; it is a task run only inside a Prefect flow run (`inside_flow_run`), else a plain call.
 3. Either way a step is retried by error class: `config.errors.Transient` and nothing else (`_is_transient`).
 
 Prefect's own server-less mode is not used: it starts a throw-away server, which costs 7 CPU seconds for a trivial flow and
@@ -11,9 +12,12 @@ fails when several processes start at once.
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, cast
 
 # Before the import: Prefect and the libraries below it read these once.
@@ -23,11 +27,11 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 import prefect
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from config.errors import RateLimited, Transient
+from config.errors import InputError, RateLimited, Transient
 
-__all__ = ["QuantFlow", "api_configured", "flow", "step"]
+__all__ = ["QuantFlow", "api_configured", "flow", "inside_flow_run", "step"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,8 +42,22 @@ def api_configured() -> bool:
     return bool(PREFECT_API_URL.value())
 
 
-def _inside_flow_run() -> bool:
+def inside_flow_run() -> bool:
+    """Whether this code runs inside a Prefect flow run."""
     return FlowRunContext.get() is not None
+
+
+# What the innermost direct call of a flow keeps from Prefect, on its way from `__call__` to the function.
+_WITHHELD: ContextVar[dict[str, Any] | None] = ContextVar("quantrail_withheld_parameters", default=None)
+
+
+@contextmanager
+def _hand_over(values: dict[str, Any]) -> Iterator[None]:
+    token = _WITHHELD.set(values)
+    try:
+        yield
+    finally:
+        _WITHHELD.reset(token)
 
 
 def _is_transient(task: Any, run: Any, state: Any) -> bool:
@@ -52,19 +70,31 @@ def _is_transient(task: Any, run: Any, state: Any) -> bool:
 class QuantFlow(prefect.Flow[P, R]):
     """A flow whose direct call needs no server."""
 
+    withheld: tuple[str, ...] = ()
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run as a Prefect flow when an API is configured, as the plain function otherwise."""
-        if api_configured() or _inside_flow_run():
-            return super().__call__(*args, **kwargs)
-        for prefect_only in ("return_state", "wait_for"):
-            kwargs.pop(prefect_only, None)
-        return self.fn(*args, **kwargs)
+        if not (api_configured() or inside_flow_run()):
+            for prefect_only in ("return_state", "wait_for"):
+                kwargs.pop(prefect_only, None)
+            return self.fn(*args, **kwargs)
+        signature = inspect.signature(self.fn)
+        prefect_only_given = {name: kwargs.pop(name) for name in ("return_state", "wait_for") if name in kwargs}
+        given = signature.bind(*args, **kwargs)
+        kept = {name: given.arguments[name] for name in self.withheld if name in given.arguments}
+        for name in kept:
+            given.arguments[name] = signature.parameters[name].default
+        # A synchronous run with a heartbeat ends on a sleep of a second.
+        with _hand_over(kept), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            return super().__call__(*given.args, **given.kwargs, **prefect_only_given)
 
     def with_options(self, **options: Any) -> QuantFlow[P, R]:
         """As `prefect.Flow.with_options`, keeping this class (a deployment made of the copy behaves the same)."""
         copy = super().with_options(**options)
         copy.__class__ = QuantFlow
-        return cast("QuantFlow[P, R]", copy)
+        kept = cast("QuantFlow[P, R]", copy)
+        kept.withheld = self.withheld
+        return kept
 
 
 def flow(
@@ -73,6 +103,7 @@ def flow(
     description: str | None = None,
     timeout_seconds: float | None = None,
     flow_run_name: str | None = None,
+    withheld: tuple[str, ...] = (),
 ) -> Callable[[Callable[P, R]], QuantFlow[P, R]]:
     """Declare a flow: named, timed, its result never persisted by accident.
 
@@ -84,11 +115,22 @@ def flow(
         Ends a Prefect run; a plain call is not timed.
     flow_run_name : str, optional
         A template over the parameters, as Prefect formats it.
+    withheld : tuple of str
+        Parameters, each with a default, that never reach Prefect: a direct call hands them to the function past Prefect, and
+        a run that was given one through Prefect (a deployment's parameter, typed into the page) is refused, because Prefect
+        stores parameters where anyone who can open its page can read them.
     """
 
     def declare(function: Callable[P, R]) -> QuantFlow[P, R]:
-        return QuantFlow(
-            function,
+        @functools.wraps(function)
+        def entered(*args: P.args, **kwargs: P.kwargs) -> R:
+            if not (withheld and inside_flow_run()):
+                return function(*args, **kwargs)
+            whole = _taken_over(function, withheld, args, kwargs)
+            return function(*whole.args, **whole.kwargs)
+
+        declared = QuantFlow(
+            entered,
             name=name,
             description=description,
             timeout_seconds=timeout_seconds,
@@ -96,8 +138,31 @@ def flow(
             persist_result=False,
             validate_parameters=False,
         )
+        declared.withheld = withheld
+        return declared
 
     return declare
+
+
+def _taken_over(function: Callable[..., Any], withheld: tuple[str, ...], args: Any, kwargs: Any) -> inspect.BoundArguments:
+    """The arguments of a Prefect run's function with what was withheld from Prefect put back in.
+
+    Raises
+    ------
+    InputError
+        A withheld parameter came through Prefect.
+    """
+    signature = inspect.signature(function)
+    bound = signature.bind(*args, **kwargs)
+    for name in withheld:
+        given = bound.arguments.get(name)
+        if given is not None and given is not signature.parameters[name].default:
+            raise InputError(
+                f"the parameter {name} was given to a Prefect run, where it is stored for all to read; the run was stopped",
+                remedy="take it out of the deployment's parameters; keys belong in the environment of the worker",
+            )
+    bound.arguments.update(_WITHHELD.get() or {})
+    return bound
 
 
 def step(
@@ -134,7 +199,7 @@ def step(
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            if _inside_flow_run():
+            if inside_flow_run():
                 return cast("R", as_task(*args, **kwargs))
             for attempt in range(retries + 1):
                 try:
