@@ -51,6 +51,7 @@ create table if not exists audit (
 ) strict;
 """
 _GENESIS = "0" * 64
+_STATES = frozenset({"sending", "accepted", "partially_filled", "filled", "canceled", "expired", "rejected", "unknown"})
 
 
 def account_folder(home: Path, account_id: str) -> Path:
@@ -363,26 +364,43 @@ class Journal:
         IntegrityError
             A line was edited, removed or added, or a plan or fill is not what its line says.
         """
-        previous, plans, fills, count = _GENESIS, {}, {}, 0
+        previous, count = _GENESIS, 0
+        plans: dict[str, str] = {}
+        fills: dict[str, str] = {}
+        states: dict[str, str] = {}
         for row in self._db.execute("select * from audit order by seq").fetchall():
             count += 1
             expected = _line_hash(row["seq"], row["at"], row["kind"], row["body"], previous)
             if row["seq"] != count or row["prev"] != previous or row["hash"] != expected:
                 raise IntegrityError(f"{self.folder / 'journal.db'}: audit line {row['seq']} is not what it was when written")
             previous = row["hash"]
+            body = json.loads(row["body"])
             if row["kind"] == "plan":
-                plans[json.loads(row["body"])["plan_id"]] = row["body"]
+                plans[body["plan_id"]] = row["body"]
             elif row["kind"] == "fill":
-                fills[json.loads(row["body"])["execution_id"]] = row["body"]
+                fills[body["execution_id"]] = row["body"]
+            elif row["kind"] in _STATES:
+                states[body["client_order_id"]] = row["kind"]
         if self._meta("head") != (previous if count else None):
             raise IntegrityError(f"{self.folder / 'journal.db'}: the audit ends at line {count}, lines behind it are gone")
-        stored_plans = {row["plan_id"]: row["document"] for row in self._db.execute("select * from plans").fetchall()}
-        stored_fills = {fill.execution_id: canonical_json(_fill_values(fill)) for fill in self.fills()}
-        if stored_plans != plans or stored_fills != fills:
-            raise IntegrityError(f"{self.folder / 'journal.db'}: plans or fills differ from their audit lines")
+        if self._told() != (plans, fills, {order.client_order_id: order for order in self._planned(plans)}, states):
+            raise IntegrityError(f"{self.folder / 'journal.db'}: plans, orders or fills differ from their audit lines")
         return count
 
     # Inside
+
+    def _told(self) -> tuple[dict[str, str], dict[str, str], dict[str, OrderRequest], dict[str, str]]:
+        """What the tables say: plans, fills, orders, and the states of those that left *planned*."""
+        plans = {row["plan_id"]: row["document"] for row in self._db.execute("select * from plans").fetchall()}
+        fills = {fill.execution_id: canonical_json(_fill_values(fill)) for fill in self.fills()}
+        orders = {order.request.client_order_id: order for order in self.orders()}
+        states = {name: order.state for name, order in orders.items() if order.state != "planned"}
+        return plans, fills, {name: order.request for name, order in orders.items()}, cast("dict[str, str]", states)
+
+    @staticmethod
+    def _planned(plans: Mapping[str, str]) -> Iterator[OrderRequest]:
+        for document in plans.values():
+            yield from Plan.from_dict(json.loads(document)).orders
 
     def _claim(self, account_id: str, mode: Mode) -> None:
         found, found_mode = self._meta("account_id"), self._meta("mode")
