@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from config.errors import SchemaError, did_you_mean
 from config.tables import TableSpec
 
-__all__ = ["conform"]
+__all__ = ["conform", "shape"]
 
 
 def conform(rows: pa.Table, spec: TableSpec) -> pa.Table:
@@ -22,10 +22,8 @@ def conform(rows: pa.Table, spec: TableSpec) -> pa.Table:
     SchemaError
         A column is missing, unknown, of another type, or NULL where it may not be; or a key comes twice.
     """
-    wanted = pa.schema([field for field in spec.schema if field.name != "recorded_at"])
-    _check_names(rows.schema.names, wanted.names, spec)
-    table = pa.table([_cast(rows.column(field.name), field, spec) for field in wanted], schema=wanted)
-    for field in wanted:
+    table = shape(rows, spec)
+    for field in table.schema:
         missing = table.column(field.name).null_count
         if missing and (field.name in spec.key or not field.nullable):
             role = "key" if field.name in spec.key else "column"
@@ -35,6 +33,19 @@ def conform(rows: pa.Table, spec: TableSpec) -> pa.Table:
             )
     _check_unique(table, spec)
     return table
+
+
+def shape(rows: pa.Table, spec: TableSpec) -> pa.Table:
+    """Return the batch with the columns and types of `conform`, its values not looked at.
+
+    Raises
+    ------
+    SchemaError
+        A column is missing, unknown or of another type.
+    """
+    wanted = pa.schema([field for field in spec.schema if field.name != "recorded_at"])
+    _check_names(rows.schema.names, wanted.names, spec)
+    return pa.table([_cast(rows.column(field.name), field, spec) for field in wanted], schema=wanted)
 
 
 def _check_names(found: list[str], wanted: list[str], spec: TableSpec) -> None:

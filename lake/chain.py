@@ -1,6 +1,7 @@
 """A table's content in one number: the sum of the digests of every batch of rows ever written to it.
 
-A sum does not depend on the order of the batches, so parallel writers that finish in another order leave the same content.
+A sum does not depend on the order of the batches, so parallel writers of different keys that finish in another order leave the
+same number. (Batches that share keys do not commute: which of their rows are new depends on who came first.)
 Rows are never removed, so a table's number never comes back to an earlier value.
 """
 
