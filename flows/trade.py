@@ -1,0 +1,366 @@
+"""A paper session: a registered strategy traded on the simulated broker over recorded bars, one session at a time.
+
+1. `trade_flow` reads the version behind the alias `paper` from the registry, its specification verified.
+2. For each decision session `_decide` reads the lake *as of that close*, asks the strategy, and freezes a plan; a plan that is in
+   the journal already is taken as it stands, so a killed run continues where it stopped.
+3. `run_plan` reconciles, guards, journals and sends; then the next session's bars are played (`SimulatedBroker.on_session`).
+4. `_drift` runs the shadow backtest over the same sessions and explains every cent of the difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+import pandas as pd
+
+from backtests.strategy import Strategy, StrategySpec, View
+from config.clock import FixedClock
+from config.errors import InputError
+from config.orchestration import flow
+from config.progress import SILENT, Progress
+from config.settings import Settings, load_settings
+from execution.journal import Journal, JournalOrder, account_folder
+from execution.oms import run_plan
+from execution.orders import Fill, Quote, signed
+from execution.plan import Plan, make_plan, plan_id
+from execution.reconcile import reconcile
+from execution.simulated import Bar, SimulatedBroker
+from risk.drift import Drift, DriftFill, DriftPlan, explain_drift
+
+if TYPE_CHECKING:
+    from features.panel import MarketPanel
+    from lake import Snapshot
+    from tracking.registry import RegisteredStrategy
+
+__all__ = ["PaperRun", "strategy_of", "trade_flow"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperRun:
+    """A paper account after its sessions.
+
+    Parameters
+    ----------
+    registered : RegisteredStrategy
+        The version traded.
+    sessions : tuple of date
+        In which orders could fill; decisions were taken at the close before each.
+    sent : int
+        Orders sent in this run; those of an earlier run of the same sessions are not sent again.
+    equity, expected : Series over the decision session before the first, then `sessions`
+        By the broker's own statement, and of the shadow backtest.
+    reconciled : bool
+        The journal's book equals the broker's.
+    audit_lines : int
+        Lines of the hash-chained audit, verified.
+    """
+
+    account: str
+    registered: RegisteredStrategy
+    sessions: tuple[date, ...]
+    plans: tuple[Plan, ...]
+    orders: tuple[JournalOrder, ...]
+    fills: tuple[Fill, ...]
+    sent: int
+    equity: pd.Series
+    expected: pd.Series
+    drift: Drift
+    reconciled: bool
+    audit_lines: int
+
+    @property
+    def order_list(self) -> list[dict[str, Any]]:
+        """Every fill as plain values: id, symbol, side, quantity, price, fee, session."""
+        return [
+            {
+                "id": fill.client_order_id,
+                "symbol": fill.symbol,
+                "side": fill.side,
+                "quantity": float(fill.quantity),
+                "price": float(fill.price),
+                "fee": float(fill.fee),
+                "session": fill.session.isoformat(),
+            }
+            for fill in self.fills
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fixed:
+    """Targets that are known already, as a strategy: for the shadow backtest of a window."""
+
+    weights: pd.DataFrame
+    name: ClassVar[str] = "shadow"
+    family: ClassVar[str] = "shadow"
+    features: ClassVar[tuple[str, ...]] = ()
+    macro: ClassVar[tuple[str, ...]] = ()
+    role: ClassVar[Literal["candidate", "benchmark"]] = "candidate"
+    params: ClassVar[dict[str, Any]] = {}
+    warm_up: ClassVar[int] = 0
+
+    def targets(self, view: View) -> pd.DataFrame:
+        """The rows of the view's sessions."""
+        return self.weights.loc[view.sessions]
+
+
+def strategy_of(spec: StrategySpec) -> Strategy:
+    """The strategy a specification describes.
+
+    Raises
+    ------
+    InputError
+        It trades option legs; those have no paper gateway yet.
+    """
+    from backtests.strategies import get_strategy
+
+    if spec.kind != "weights":
+        raise InputError(
+            f"{spec.name} trades option legs, which the paper account does not take yet", remedy="promote an equity strategy"
+        )
+    return get_strategy(spec.name, dict(spec.params))
+
+
+@flow(name="trade", description="Trade a registered strategy on the simulated broker over recorded sessions.")
+def trade_flow(
+    model: str,
+    sessions: int = 20,
+    *,
+    snapshot_id: str | None = None,
+    settings: Settings | None = None,
+    progress: Progress = SILENT,
+) -> PaperRun:
+    """Trade the version behind the alias `paper` over the last `sessions` sessions of a snapshot.
+
+    Parameters
+    ----------
+    model : str
+        A registered strategy.
+    sessions : int
+        How many sessions orders may fill in.
+    snapshot_id : str, optional
+        The newest when left out. Bars and macro values are read as of each decision, whatever the snapshot holds beyond.
+
+    Raises
+    ------
+    UnknownNameError
+        The alias points at nothing. (That halts; it is not an instruction to go flat.)
+    TradingHalted
+        A halt is latched for the account.
+    """
+    from lake import open_lake
+    from tracking.registry import create_model_registry
+
+    settings = settings or load_settings()
+    registered = create_model_registry(settings).get(model, "paper")
+    spec = StrategySpec.from_dict(registered.spec)
+    snapshot = open_lake(settings).snapshot(snapshot_id)
+    return _trade(registered, spec, snapshot, sessions, settings, progress)
+
+
+def _trade(
+    registered: RegisteredStrategy, spec: StrategySpec, snapshot: Snapshot, count: int, settings: Settings, progress: Progress
+) -> PaperRun:
+    from config.calendar import session_closes
+    from features.point_in_time import load_panel
+
+    strategy = strategy_of(spec)
+    market = load_panel(snapshot, spec.symbols)
+    if count < 1 or len(market.sessions) < count + 1:
+        raise InputError(
+            f"{count} sessions were asked for, the lake holds {len(market.sessions)}", remedy="ask for fewer, or ingest more"
+        )
+    window = market.sessions[-count - 1 :]
+    closes = [moment.to_pydatetime() for moment in session_closes(window, settings.data.calendar)]
+    account = f"{settings.execution.account}-{spec.name}"
+    folder = account_folder(settings.home_path, account)
+    clock = FixedClock(closes[0])
+    broker = SimulatedBroker(
+        folder / "broker.db", account, clock=clock, convention=spec.convention, initial_cash=spec.convention.initial_cash
+    )
+    weights: dict[pd.Timestamp, pd.Series] = {}
+    sent = 0
+    try:
+        with Journal.open(folder, account, clock=clock) as journal:
+            broker.on_session(window[0].date(), _bars(market, window[0]))
+            progress.stage("Paper session", count)
+            for row in range(count):
+                clock.move_to(closes[row])
+                plan, weights[window[row]] = _decide(
+                    registered, spec, strategy, snapshot, window[row], closes[row], broker, journal, market
+                )
+                if not _played(broker, window[row + 1].date()):
+                    sent += len(run_plan(plan, broker, journal, _guard(settings), clock).sent)
+                clock.move_to(closes[row + 1])
+                broker.on_session(window[row + 1].date(), _bars(market, window[row + 1]))
+                progress.advance()
+            found = reconcile(broker, journal)
+            plans = tuple(plan for plan in journal.plans() if window[0].date() <= plan.session <= window[-1].date())
+            ours = {order.client_order_id for plan in plans for order in plan.orders}
+            orders = tuple(order for order in journal.orders() if order.request.client_order_id in ours)
+            fills = tuple(fill for fill in journal.fills() if fill.client_order_id in ours)
+            equity = _statement(broker, window)
+            expected, drift = _drift(spec, weights, market, window, plans, orders, fills, equity)
+            return PaperRun(
+                account=account,
+                registered=registered,
+                sessions=tuple(day.date() for day in window[1:]),
+                plans=plans,
+                orders=orders,
+                fills=fills,
+                sent=sent,
+                equity=equity,
+                expected=expected,
+                drift=drift,
+                reconciled=found.positions == journal.book(),
+                audit_lines=journal.verify(),
+            )
+    finally:
+        broker.close()
+
+
+def _guard(settings: Settings) -> Any:
+    from execution.guard import Guard, GuardLimits
+
+    return Guard(limits=GuardLimits.from_settings(settings.risk))
+
+
+def _played(broker: SimulatedBroker, session: date) -> bool:
+    """Whether the session's bars were played by an earlier run; its plan can then no longer be filled as it was meant."""
+    return session in broker.equity_by_session()
+
+
+def _cell(frame: pd.DataFrame, session: pd.Timestamp, symbol: str) -> float:
+    return float(cast("Any", frame.at[session, symbol]))
+
+
+def _bars(market: MarketPanel, session: pd.Timestamp) -> dict[str, Bar]:
+    bars = {}
+    for symbol in market.symbols:
+        opened, closed = _cell(market.open, session, symbol), _cell(market.close, session, symbol)
+        if not math.isnan(closed):  # a symbol without a close has no bar that day
+            bars[symbol] = Bar(open=Decimal(str(opened)) if not math.isnan(opened) else None, close=Decimal(str(closed)))
+    return bars
+
+
+def _decide(
+    registered: RegisteredStrategy,
+    spec: StrategySpec,
+    strategy: Strategy,
+    snapshot: Snapshot,
+    session: pd.Timestamp,
+    close: datetime,
+    broker: SimulatedBroker,
+    journal: Journal,
+    market: MarketPanel,
+) -> tuple[Plan, pd.Series]:
+    """The plan of one session and the targets behind it, from nothing that was not known at its close."""
+    from features.catalogue import feature_set
+    from features.engine import compute
+    from features.point_in_time import load_panel
+
+    needed = feature_set(strategy.features).macro if strategy.features else ()
+    macro = tuple(sorted({*strategy.macro, *needed}))
+    panel = load_panel(snapshot, spec.symbols, end=session.date(), as_of=close, macro=macro)
+    features = compute(panel, strategy.features) if strategy.features else {}
+    targets = strategy.targets(View(panel=panel, features=features)).ffill().iloc[-1]
+    stored = journal.plan(plan_id(broker.account().account_id, spec.name, registered.digest, session.date()))
+    if stored is not None:
+        return stored, targets
+    account = broker.account()
+    prices = {
+        symbol: Quote(price=Decimal(str(_cell(panel.close, session, symbol))), at=close)
+        for symbol in spec.symbols
+        if not math.isnan(_cell(panel.close, session, symbol))
+    }
+    plan = make_plan(
+        account_id=account.account_id,
+        strategy=spec.name,
+        version=registered.digest,
+        session=session.date(),
+        targets={str(symbol): float(weight) for symbol, weight in targets.items()},
+        positions=broker.positions(),
+        prices=prices,
+        equity=account.equity,
+        cash=account.cash,
+        snapshot_id=snapshot.id,
+        run_id=registered.run_id,
+        previous=journal.last_targets(spec.name),
+        convention=spec.convention,
+    )
+    return plan, targets
+
+
+def _statement(broker: SimulatedBroker, window: pd.DatetimeIndex) -> pd.Series:
+    stated = broker.equity_by_session()
+    return pd.Series([float(stated[day.date()]) for day in window], index=window, name="equity")
+
+
+def _drift(
+    spec: StrategySpec,
+    weights: Mapping[pd.Timestamp, pd.Series],
+    market: MarketPanel,
+    window: pd.DatetimeIndex,
+    plans: tuple[Plan, ...],
+    orders: tuple[JournalOrder, ...],
+    fills: tuple[Fill, ...],
+    equity: pd.Series,
+) -> tuple[pd.Series, Drift]:
+    """The shadow backtest over the window, and where the account's profit differs from its."""
+    from backtests.equity_vectorbt import run_vectorised
+
+    decided = pd.DataFrame(dict(weights)).T.reindex(index=window, columns=list(spec.symbols))
+    shadow = run_vectorised(_Fixed(weights=decided), View(panel=market.since(window[0])), convention=spec.convention)
+    following = dict(zip([day.date() for day in window[:-1]], [day.date() for day in window[1:]], strict=True))
+    same_close = spec.convention.fill == "same_close"
+    due = {plan.plan_id: plan.session if same_close else following[plan.session] for plan in plans}
+    of_order = {order.request.client_order_id: order for order in orders}
+    price = market.close if same_close else market.open
+
+    def market_price(day: date, symbol: str) -> Decimal:
+        return Decimal(str(_cell(price, pd.Timestamp(day), symbol)))
+
+    drift = explain_drift(
+        expected_fills=[
+            DriftFill(
+                session=row["session"].date(),
+                symbol=row["symbol"],
+                quantity=row["quantity"] if row["side"] == "buy" else -row["quantity"],
+                price=row["price"],
+                fee=row["fee"],
+                reference=market_price(row["session"].date(), row["symbol"]),
+            )
+            for row in shadow.orders.to_dict("records")
+        ],
+        achieved_fills=[
+            DriftFill(
+                session=fill.session,
+                symbol=fill.symbol,
+                quantity=signed(fill.side, fill.quantity),
+                price=fill.price,
+                fee=fill.fee,
+                reference=fill.reference if fill.reference is not None else fill.price,
+                due=due[of_order[fill.client_order_id].plan_id],
+            )
+            for fill in fills
+        ],
+        planned=[
+            DriftPlan(
+                due=due[plan.plan_id],
+                symbol=order.symbol,
+                quantity=signed(order.side, order.quantity),
+                reference=market_price(due[plan.plan_id], order.symbol),
+                unfilled="rejected" if of_order[order.client_order_id].state == "rejected" else "sizing_and_rounding",
+            )
+            for plan in plans
+            for order in plan.orders
+        ],
+        marks={symbol: float(market.close[symbol].iloc[-1]) for symbol in spec.symbols},
+        expected_equity=(spec.convention.initial_cash, float(shadow.equity.iloc[-1])),
+        achieved_equity=(float(equity.iloc[0]), float(equity.iloc[-1])),
+    )
+    return shadow.equity, replace(drift, residual=drift.residual.quantize(Decimal("0.000001")) + 0)
