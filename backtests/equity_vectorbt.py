@@ -33,12 +33,21 @@ from config.errors import InputError
 from config.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    pass
+    from backtests.equity_flow import equity_backtest_flow as equity_backtest_flow
 
-__all__ = ["Engine", "ManyResults", "run_many", "run_vectorised"]
+__all__ = ["Engine", "ManyResults", "equity_backtest_flow", "run_many", "run_vectorised"]
 
 Engine = Literal["auto", "rust", "numba"]
 _CELLS_PER_CALL = 2_000_000  # about 16 MB a matrix; vectorbt holds some ten of them
+
+
+def __getattr__(name: str) -> Any:
+    """Import the flow (backtests/equity_flow.py) when it is asked for: Prefect costs two seconds, the engine does not need it."""
+    if name == "equity_backtest_flow":
+        from backtests.equity_flow import equity_backtest_flow
+
+        return equity_backtest_flow
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,180 @@
+"""The equity backtest as a flow: read the panel once, run every configuration, count each as a trial, log each as a run.
+
+1. `_strategies` reads the configurations.
+2. `_load` opens the lake snapshot and reads panel and features (`load_view`).
+3. `_backtest` runs one strategy on the vectorised engine and computes its metrics.
+4. `_record` writes it to the trial ledger and to MLflow; a run that is already there whole is found again, not doubled.
+
+Import it as ``backtests.equity_vectorbt.equity_backtest_flow``; this module is apart because Prefect costs two seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from backtests.equity_vectorbt import run_vectorised
+from backtests.result import BacktestResult
+from backtests.strategies import from_config, get_strategy
+from backtests.strategy import Strategy, View
+from backtests.views import load_view
+from config.clock import Clock, SystemClock
+from config.conventions import Convention
+from config.errors import InputError
+from config.hashing import digest
+from config.orchestration import flow, step
+from config.progress import SILENT, Progress
+from config.settings import Settings, load_settings
+from risk.metrics import performance, sharpe
+
+__all__ = ["EvaluatedBacktest", "equity_backtest_flow"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedBacktest:
+    """A backtest with its numbers and where it was logged.
+
+    Parameters
+    ----------
+    result : BacktestResult
+    metrics : mapping of str to float
+        As `risk.metrics.performance`.
+    run_id : str
+        Of the MLflow run.
+    """
+
+    result: BacktestResult
+    metrics: Mapping[str, float]
+    run_id: str
+
+
+@flow(name="equity-backtest", description="Backtest equity strategies on the lake and log every trial.")
+def equity_backtest_flow(
+    symbols: Sequence[str],
+    strategy_configs: Sequence[Mapping[str, Any] | str | Strategy],
+    experiment_name: str,
+    *,
+    start: date | None = None,
+    end: date | None = None,
+    snapshot_id: str | None = None,
+    settings: Settings | None = None,
+    progress: Progress = SILENT,
+    clock: Clock | None = None,
+) -> list[EvaluatedBacktest]:
+    """Backtest configurations over symbols of the lake.
+
+    Parameters
+    ----------
+    symbols : sequence of str
+        All in one account: each strategy trades them together.
+    strategy_configs : sequence
+        Dictionaries (``{'name': 'combo', 'momentum': {...}}``), names of shipped strategies, or Strategy objects.
+    experiment_name : str
+        The MLflow experiment.
+    start, end : date, optional
+        First and last session; they name the trial too, because choosing them is a choice.
+    snapshot_id : str, optional
+        The lake snapshot; by default the newest published one.
+    settings : Settings, optional
+    progress : Progress
+    clock : Clock, optional
+        When the trials were recorded.
+
+    Returns
+    -------
+    list of EvaluatedBacktest
+        In the order of the configurations.
+
+    Raises
+    ------
+    InputError
+        No symbols or configurations; a symbol with closing prices only under a convention that fills at the open.
+    """
+    settings = settings or load_settings()
+    strategies = _strategies(strategy_configs)
+    if isinstance(symbols, str) or not symbols:
+        raise InputError(f"symbols = {symbols!r} is not a list of symbols", remedy="pass at least one, as in ['SP500']")
+    convention = settings.trading_convention()
+    view = _load(settings, snapshot_id, tuple(symbols), strategies, start, end, progress)
+    window = {name: str(day) for name, day in (("start", start), ("end", end)) if day is not None}
+    progress.stage("equity backtests", len(strategies))
+    evaluated: list[EvaluatedBacktest] = []
+    for strategy in strategies:
+        result, metrics = _backtest(strategy, view, convention)
+        run_id = _record(result, metrics, experiment_name, settings, window, clock or SystemClock())
+        evaluated.append(EvaluatedBacktest(result=result, metrics=metrics, run_id=run_id))
+        progress.advance()
+    return evaluated
+
+
+def _strategies(configs: Sequence[Mapping[str, Any] | str | Strategy]) -> list[Strategy]:
+    if isinstance(configs, str | Mapping) or not configs:
+        raise InputError(
+            f"strategy_configs = {configs!r} is not a list of configurations", remedy="pass a list, as in [{'name': 'combo', ...}]"
+        )
+    return [_strategy(config) for config in configs]
+
+
+def _strategy(config: Mapping[str, Any] | str | Strategy) -> Strategy:
+    if isinstance(config, str):
+        return get_strategy(config)
+    return from_config(config) if isinstance(config, Mapping) else config
+
+
+@step(name="load-panel", retries=2)
+def _load(
+    settings: Settings,
+    snapshot_id: str | None,
+    symbols: tuple[str, ...],
+    strategies: Sequence[Strategy],
+    start: date | None,
+    end: date | None,
+    progress: Progress,
+) -> View:
+    from lake import open_lake
+
+    snapshot = open_lake(settings).snapshot(snapshot_id)
+    return load_view(snapshot, symbols, strategies, start=start, end=end, progress=progress)
+
+
+@step(name="backtest-equities")
+def _backtest(strategy: Strategy, view: View, convention: Convention) -> tuple[BacktestResult, dict[str, float]]:
+    result = run_vectorised(strategy, view, convention=convention)
+    return result, performance(result.equity, result.trades, result.orders, convention)
+
+
+@step(name="record-trial", retries=2)
+def _record(
+    result: BacktestResult,
+    metrics: Mapping[str, float],
+    experiment_name: str,
+    settings: Settings,
+    window: Mapping[str, str],
+    clock: Clock,
+) -> str:
+    from tracking import Trial, TrialLedger, create_backtest_tracker
+
+    spec = result.spec
+    trial = Trial(
+        params={**spec.params, **window},
+        spec_digest=spec.digest,
+        sharpe_per_session=float(sharpe(result.returns.to_numpy(), 1.0)),
+        total_return=metrics["total_return"],
+        trades=len(result.trades),
+        returns=result.returns,
+    )
+    TrialLedger(settings).record_many(
+        family=spec.family,
+        symbols=spec.symbols,
+        convention_digest=digest(spec.convention.as_dict()),
+        trials=[trial],
+        snapshot_id=result.snapshot_id,
+        recorded_at=clock.now(),
+    )
+    tracker = create_backtest_tracker(experiment_name, settings, clock=clock)
+    key = tracker.run_key(spec_digest=spec.digest, snapshot_id=result.snapshot_id, engine=result.engine)
+    found = None if window else tracker.find_run(key)
+    run = found or tracker.log_result(result, metrics, tags=dict(window))
+    return run.run_id
