@@ -131,7 +131,6 @@ def explain_drift(
     expected_interest: Number = 0,
     achieved_interest: Number = 0,
     opening_positions: Mapping[str, Number] | None = None,
-    opening_marks: Mapping[str, Number] | None = None,
 ) -> Drift:
     """Attribute the difference between a shadow backtest and an account over the same sessions.
 
@@ -151,8 +150,8 @@ def explain_drift(
         The backtest's fills on the data as it was at each decision. Without them, prices of matching fills are compared.
     missed_sessions : collection of date
         Sessions in which the account did not trade at all.
-    opening_positions, opening_marks : mapping, optional
-        What both sides held when the window opened, and its price then.
+    opening_positions : mapping, optional
+        Shares that both sides held when the window opened.
 
     Returns
     -------
