@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 __all__ = ["Clock", "FixedClock", "SystemClock", "require_utc"]
 
 
+@runtime_checkable
 class Clock(Protocol):
     """Tells the time, always UTC and aware."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 __all__ = ["SILENT", "Progress", "SilentProgress"]
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What a long computation may say. The command line draws it; the dashboard sends it on as events."""
 
