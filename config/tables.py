@@ -218,7 +218,7 @@ TABLES: dict[str, TableSpec] = {
             doc="Rows that were refused, as they came (JSON), with the rule that refused them.",
             key=("row_id",),
             event_time="refused_at",
-            provenance=("refused_at",),
+            provenance=("refused_at", "reason", "raw"),
             columns=(
                 _text("row_id"),
                 _moment("refused_at"),
