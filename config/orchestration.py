@@ -124,11 +124,13 @@ def flow(
     def declare(function: Callable[P, R]) -> QuantFlow[P, R]:
         @functools.wraps(function)
         def entered(*args: P.args, **kwargs: P.kwargs) -> R:
-            if not (withheld and inside_flow_run()):
+            if not withheld:
                 return function(*args, **kwargs)
-            whole = _taken_over(function, withheld, args, kwargs)
+            whole = _taken_over(function, entered, withheld, args, kwargs)
             return function(*whole.args, **whole.kwargs)
 
+        if withheld:
+            entered.__signature__ = _shown_to_prefect(function, withheld)  # type: ignore[attr-defined]
         declared = QuantFlow(
             entered,
             name=name,
@@ -144,8 +146,23 @@ def flow(
     return declare
 
 
-def _taken_over(function: Callable[..., Any], withheld: tuple[str, ...], args: Any, kwargs: Any) -> inspect.BoundArguments:
-    """The arguments of a Prefect run's function with what was withheld from Prefect put back in.
+def _shown_to_prefect(function: Callable[..., Any], withheld: tuple[str, ...]) -> inspect.Signature:
+    """The signature Prefect makes its parameter form of: what is withheld is anything, and None."""
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except NameError:  # a type imported for the type checker only
+        signature = inspect.signature(function)
+    shown = [
+        parameter.replace(annotation=Any, default=None) if parameter.name in withheld else parameter
+        for parameter in signature.parameters.values()
+    ]
+    return signature.replace(parameters=shown)
+
+
+def _taken_over(
+    function: Callable[..., Any], entered: Callable[..., Any], withheld: tuple[str, ...], args: Any, kwargs: Any
+) -> inspect.BoundArguments:
+    """The arguments of a call, with what was withheld from Prefect put back in; None stands for the default.
 
     Raises
     ------
@@ -154,14 +171,19 @@ def _taken_over(function: Callable[..., Any], withheld: tuple[str, ...], args: A
     """
     signature = inspect.signature(function)
     bound = signature.bind(*args, **kwargs)
+    run = FlowRunContext.get()
+    if run is not None and run.flow is not None and run.flow.fn is entered:
+        for name in withheld:
+            if (run.parameters or {}).get(name) is not None:
+                raise InputError(
+                    f"the parameter {name} was given to a Prefect run, where it is stored for all to read; the run was stopped",
+                    remedy="take it out of the deployment's parameters; keys belong in the environment of the worker",
+                )
+        bound.arguments.update(_WITHHELD.get() or {})
     for name in withheld:
-        given = bound.arguments.get(name)
-        if given is not None and given is not signature.parameters[name].default:
-            raise InputError(
-                f"the parameter {name} was given to a Prefect run, where it is stored for all to read; the run was stopped",
-                remedy="take it out of the deployment's parameters; keys belong in the environment of the worker",
-            )
-    bound.arguments.update(_WITHHELD.get() or {})
+        if bound.arguments.get(name) is None:
+            bound.arguments.pop(name, None)
+    bound.apply_defaults()
     return bound
 
 
