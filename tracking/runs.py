@@ -19,7 +19,7 @@ from tracking.store import Store, mlflow_errors
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ARTEFACTS_TAG", "RUN_KEY_TAG", "RunRecord", "as_record", "find_finished_run", "run_key", "search_all"]
+__all__ = ["ARTEFACTS_TAG", "RUN_KEY_TAG", "RunRecord", "as_record", "find_finished_run", "read_run", "run_key", "search_all"]
 
 RUN_KEY_TAG = "quant.run_key"
 ARTEFACTS_TAG = "quant.artefacts"
@@ -133,6 +133,19 @@ def as_record(run: Any, store: Store) -> RunRecord:
         artefacts=json.loads(tags.get(ARTEFACTS_TAG, "{}")),
         store=store,
     )
+
+
+def read_run(store: Store, run_id: str) -> RunRecord | None:
+    """The run of that id, or None when the store has none."""
+    from mlflow.exceptions import MlflowException
+
+    with mlflow_errors(store.uri):
+        try:
+            return as_record(store.client.get_run(run_id), store)
+        except MlflowException as problem:
+            if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
 
 
 def find_finished_run(store: Store, experiment_id: str, key: str) -> RunRecord | None:

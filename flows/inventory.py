@@ -1,0 +1,136 @@
+"""Looks into the lake for people: what is there, what was refused, what is missing, and whether it is what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from config.errors import InputError, IntegrityError
+from config.progress import SILENT, Progress
+from config.settings import Settings
+from config.tables import table_spec
+from lake import open_lake
+
+__all__ = ["check_features", "check_quality", "list_tables", "read_table", "verify_snapshot"]
+
+_NAME_COLUMNS = ("symbol", "series", "underlying", "universe")
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"{text!r} is not a moment", remedy="write it as 2018-12-31T21:00:00+00:00") from None
+    if moment.tzinfo is None:
+        raise InputError(f"{text!r} has no time zone", remedy=f"write {text}+00:00 for UTC")
+    return moment
+
+
+def day(text: str | None) -> date | None:
+    """Read a date; None stays None.
+
+    Raises
+    ------
+    InputError
+        The text is not a date.
+    """
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"{text!r} is not a date", remedy="write it as 2018-12-31") from None
+
+
+def list_tables(settings: Settings) -> dict[str, Any]:
+    """Rows, names, events and clocks of every table of the newest snapshot."""
+    snapshot = open_lake(settings).snapshot()
+    listed = []
+    for name, at in sorted(snapshot.tables.items()):
+        columns = [field.name for field in snapshot.read(name, end=date.min).schema]
+        named = next((column for column in _NAME_COLUMNS if column in columns), None)
+        event = "session" if name.startswith("features/") else table_spec(name).event_time
+        count = f"count(distinct {named})" if named else "null"
+        row = snapshot.sql(
+            f"select {count} as names, min({event})::varchar as first_event, max({event})::varchar as last_event, "
+            "max(available_at)::varchar as newest_available_at, max(recorded_at)::varchar as newest_recorded_at, "
+            f'count(*) as current from "{name}"'
+        ).to_pylist()[0]
+        listed.append({"table": name, "rows": at.rows, "revised": at.revised, "version": at.version, **row})
+    return {"snapshot_id": snapshot.id, "tables": listed}
+
+
+def read_table(
+    settings: Settings,
+    name: str,
+    *,
+    symbols: Sequence[str] | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    as_of: str | None = None,
+    snapshot_id: str | None = None,
+) -> pa.Table:
+    """Rows of a table as known at a moment."""
+    snapshot = open_lake(settings).snapshot(snapshot_id)
+    where = None
+    if symbols:
+        columns = snapshot.read(name, end=date.min).schema.names
+        named = next((column for column in _NAME_COLUMNS if column in columns), None)
+        if named is None:
+            raise InputError(f"table {name} has no column of symbols", remedy="leave --symbols out")
+        where = {named: list(symbols)}
+    return snapshot.read(name, where=where, start=day(start), end=day(end), as_of=_moment(as_of) if as_of else None)
+
+
+def check_quality(settings: Settings) -> dict[str, Any]:
+    """Refused rows by table and rule, and sessions that are missing."""
+    snapshot = open_lake(settings).snapshot()
+    refused = snapshot.sql(
+        "select table_name, rule, count(*) as rows, min(reason) as example from quarantine group by all order by all"
+    ).to_pylist()
+    missing = snapshot.sql(
+        "select dataset, symbol, source, count(*) as sessions from gaps where state = 'open' group by all order by all"
+    ).to_pylist()
+    return {"snapshot_id": snapshot.id, "quarantine": refused, "gaps": missing}
+
+
+def verify_snapshot(settings: Settings, snapshot_id: str | None = None, progress: Progress = SILENT) -> dict[str, Any]:
+    """Read every row and every raw answer of a snapshot again and compare with the recorded hashes."""
+    lake = open_lake(settings)
+    snapshot = lake.snapshot(snapshot_id)
+    answers = snapshot.sql("select distinct response_sha256, origin from ingest_runs order by all").to_pylist()
+    progress.stage("Verify", len(snapshot.tables) + len(answers))
+    checks: list[dict[str, str]] = []
+
+    def check(what: str, name: str, detail: str, look: Any) -> None:
+        try:
+            look()
+            state = "ok"
+        except IntegrityError as problem:
+            state, detail = "problem", problem.message
+        checks.append({"what": what, "id": name, "state": state, "detail": detail})
+        progress.advance()
+
+    for name, at in sorted(snapshot.tables.items()):
+        check("table", name, f"{at.rows} rows, content {at.chain[:16]}", lambda name=name: snapshot.verify(name))
+    for answer in answers:
+        sha = answer["response_sha256"]
+        check("source", sha[:16], answer["origin"], lambda sha=sha: lake.raw.get(sha))
+    return {"snapshot_id": snapshot.id, "problems": sum(c["state"] != "ok" for c in checks), "checks": checks}
+
+
+def check_features(settings: Settings, symbols: Sequence[str], cuts: int, progress: Progress = SILENT) -> dict[str, Any]:
+    """Cut the future off at `cuts` sessions, and poison it, for the whole catalogue on symbols of the lake."""
+    from features.catalogue import CATALOGUE, feature_set
+    from features.leakage import check_catalogue
+    from features.point_in_time import load_panel
+
+    snapshot = open_lake(settings).snapshot()
+    progress.stage(f"Check {len(CATALOGUE)} features")
+    panel = load_panel(snapshot, tuple(symbols), macro=feature_set(tuple(CATALOGUE)).macro)
+    check_catalogue(panel, cuts=cuts, rng=np.random.default_rng(settings.evidence.seed))
+    return {"snapshot_id": snapshot.id, "symbols": list(symbols), "features": len(CATALOGUE), "cuts": cuts, "leaks": 0}
