@@ -1,8 +1,7 @@
-"""Stationary bootstrap of session returns: intervals for any metric, and Hansen's test of superior predictive ability.
+"""Stationary bootstrap of session returns: resamples, and percentile intervals for any metric.
 
 1. `block_length` picks the mean block from the data (Politis–White through `arch`).
 2. `stationary_indices` draws resamples as index rows; `bootstrap_intervals` evaluates metrics on them, a chunk at a time.
-3. `spa_test` asks whether the best of several models really beats a benchmark (`arch.bootstrap.SPA`).
 """
 
 from __future__ import annotations
@@ -10,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from config.errors import InputError, QualityError
 
-__all__ = ["Interval", "SpaResult", "block_length", "bootstrap_intervals", "spa_test", "stationary_indices"]
+__all__ = ["Interval", "block_length", "bootstrap_intervals", "stationary_indices"]
 
 FloatArray = npt.NDArray[np.float64]
 Metric = Callable[[FloatArray], npt.ArrayLike]
@@ -48,16 +46,6 @@ class Interval:
     samples: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpaResult:
-    """P-values of the test of superior predictive ability; `consistent` is the one to use, the others bound it."""
-
-    lower: float
-    consistent: float
-    upper: float
-    models: int
-
-
 def block_length(returns: npt.ArrayLike) -> float:
     """Mean block length for the stationary bootstrap, chosen from the data's autocorrelation; at least 1.
 
@@ -66,7 +54,7 @@ def block_length(returns: npt.ArrayLike) -> float:
     Source: D. Politis and H. White (2004), corrected with A. Patton (2009), as `arch.bootstrap.optimal_block_length`. A series
     that does not move gives 1.
     """
-    values = _sample(returns)
+    values = one_record(returns)
     if values.size < 8 or float(np.ptp(values)) == 0.0:
         return 1.0
     from arch.bootstrap import optimal_block_length
@@ -136,7 +124,7 @@ def bootstrap_intervals(
     InputError
         Fewer than two returns, or a level outside 0 to 1.
     """
-    values = _sample(returns)
+    values = one_record(returns)
     if values.size < 2:
         raise InputError(f"a bootstrap interval needs at least 2 returns; got {values.size}", remedy="use a longer sample")
     if not 0.0 < level < 1.0:
@@ -152,59 +140,8 @@ def bootstrap_intervals(
     return {name: _interval(float(np.asarray(metric(values))), drawn[name], level) for name, metric in metrics.items()}
 
 
-def spa_test(
-    benchmark: npt.ArrayLike, models: npt.ArrayLike, *, seed: int, samples: int = 1000, mean_block: float | None = None
-) -> SpaResult:
-    """Test whether the best of several models beats a benchmark in mean return (Hansen's superior predictive ability).
-
-    Parameters
-    ----------
-    benchmark : array of shape (n_returns,)
-        Simple session returns.
-    models : array of shape (n_returns, n_models)
-        Over the same sessions.
-    seed : int
-        Of the bootstrap.
-    mean_block : float, optional
-        √n_returns when not given, as `arch` does.
-
-    Returns
-    -------
-    SpaResult
-        A small p-value says that the best model's advantage is more than the luck of choosing among all of them. Models that equal
-        the benchmark on every session cannot beat it and are left out; when none is left the p-values are 1.
-
-    Notes
-    -----
-    Source: P. Hansen, "A test for superior predictive ability", Journal of Business & Economic Statistics 23(4), 2005.
-    """
-    base = _sample(benchmark)
-    family = np.asarray(models, dtype=np.float64)
-    family = family[:, None] if family.ndim == 1 else family
-    if family.ndim != 2 or family.shape[0] != base.size or base.size < 10:
-        raise InputError(
-            f"models and benchmark must cover the same sessions, at least 10; got {family.shape} and {base.shape}",
-            remedy="align both on their common sessions",
-        )
-    if not np.isfinite(family).all():
-        row, column = np.argwhere(~np.isfinite(family))[0]
-        raise QualityError(f"model {column} has return {family[row, column]} in row {row}", remedy="drop that model or session")
-    different = np.abs(family - base[:, None]).max(axis=0) > 1e-14
-    family = family[:, different]
-    if family.shape[1] == 0:
-        return SpaResult(lower=1.0, consistent=1.0, upper=1.0, models=0)
-    from arch.bootstrap import SPA
-
-    size = None if mean_block is None else max(1, round(mean_block))
-    test: Any = SPA(-base, -family, block_size=size, reps=samples, bootstrap="stationary", studentize=True, seed=seed)
-    test.compute()
-    p = test.pvalues
-    return SpaResult(
-        lower=float(p["lower"]), consistent=float(p["consistent"]), upper=float(p["upper"]), models=int(family.shape[1])
-    )
-
-
-def _sample(returns: npt.ArrayLike) -> FloatArray:
+def one_record(returns: npt.ArrayLike) -> FloatArray:
+    """Session returns as one array without gaps, or the error that says what is wrong with them."""
     values = np.asarray(returns, dtype=np.float64)
     if values.ndim != 1:
         raise InputError(f"one track record is needed, an array of one dimension; got shape {values.shape}")

@@ -16,6 +16,7 @@ import pandas as pd
 
 from config.conventions import Convention
 from config.errors import InputError, QualityError
+from risk.trade_metrics import exposure, trade_statistics, turnover
 
 __all__ = [
     "cagr",
@@ -24,7 +25,6 @@ __all__ = [
     "conditional_value_at_risk",
     "drawdowns",
     "excess_kurtosis",
-    "exposure",
     "max_drawdown",
     "max_drawdown_sessions",
     "omega",
@@ -34,8 +34,6 @@ __all__ = [
     "skewness",
     "sortino",
     "total_return",
-    "trade_statistics",
-    "turnover",
     "value_at_risk",
     "volatility",
 ]
@@ -119,7 +117,7 @@ def omega(returns: npt.ArrayLike, threshold: float = 0.0) -> FloatArray:
     beyond = _returns(returns) - threshold
     losses = np.asarray(np.maximum(-beyond, 0.0).sum(axis=-1))
     gains = np.asarray(np.maximum(beyond, 0.0).sum(axis=-1))
-    return np.asarray(np.divide(gains, losses, out=np.full_like(losses, np.nan), where=losses > 0.0))
+    return np.asarray(np.divide(gains, losses, out=np.full_like(losses, np.nan), where=losses > ROUNDING))
 
 
 def drawdowns(returns: npt.ArrayLike) -> FloatArray:
@@ -135,14 +133,11 @@ def max_drawdown(returns: npt.ArrayLike) -> FloatArray:
 
 
 def max_drawdown_sessions(returns: npt.ArrayLike) -> int:
-    """Longest stretch below a former peak, in sessions from that peak to the recovery (or to the end, if there was none)."""
+    """Longest stretch of consecutive sessions that closed below a former peak, recovered or not; 0 without a drawdown."""
     below = drawdowns(np.asarray(returns, dtype=np.float64).ravel()) > ROUNDING
-    longest = run = 0
-    for under in below:
-        run = run + 1 if under else 0
-        longest = max(longest, run)
-    # A recovery takes one session more than the stretch below the peak; a stretch that reaches the end has none.
-    return longest
+    # Counting up by one each session, less the count at the last session that was not below.
+    count = np.arange(below.size)
+    return int((count - np.maximum.accumulate(np.where(below, 0, count))).max())
 
 
 def value_at_risk(returns: npt.ArrayLike, level: float = 0.95) -> float:
@@ -217,60 +212,6 @@ def checked_equity(equity: pd.Series) -> pd.Series:
 def returns_of(equity: pd.Series) -> pd.Series:
     """Simple session returns of a checked equity curve, one fewer than its sessions."""
     return checked_equity(equity).pct_change(fill_method=None).iloc[1:]
-
-
-def trade_statistics(trades: pd.DataFrame) -> dict[str, float]:
-    """Win rate, profit factor and expectancy of closed round trips.
-
-    Parameters
-    ----------
-    trades : DataFrame
-        `pnl` in account currency after fees; one row a closed trade.
-
-    Returns
-    -------
-    dict of str to float
-        `trades`; `win_rate` (a trade that ends at zero is no win); `profit_factor` (gross profit over gross loss, NaN without
-        a losing trade); `expectancy` (mean `pnl`, account currency). NaN without trades.
-    """
-    pnl = trades["pnl"].to_numpy(dtype=np.float64) if len(trades) else np.empty(0)
-    if np.isnan(pnl).any():
-        row = trades.iloc[int(np.isnan(pnl).argmax())]
-        raise QualityError(f"a closed trade has no profit or loss: {row.to_dict()}", remedy="every closed trade needs `pnl`")
-    losses = float(-pnl[pnl < 0].sum())
-    return {
-        "trades": float(pnl.size),
-        "win_rate": float((pnl > 0).mean()) if pnl.size else math.nan,
-        "profit_factor": float(pnl[pnl > 0].sum()) / losses if losses > 0 else math.nan,
-        "expectancy": float(pnl.mean()) if pnl.size else math.nan,
-    }
-
-
-def turnover(equity: pd.Series, orders: pd.DataFrame, sessions_per_year: float = 252.0) -> float:
-    """Traded notional a year, buys and sales together, as a multiple of the mean equity.
-
-    Parameters
-    ----------
-    orders : DataFrame
-        Fills: `quantity` (positive) and `price`; `multiplier` (units of the underlying a contract, 1 when absent).
-    """
-    years = (len(equity) - 1) / sessions_per_year
-    if years <= 0:
-        return math.nan
-    return float(_notional(orders).sum() / float(equity.mean()) / years)
-
-
-def exposure(sessions: pd.DatetimeIndex, orders: pd.DataFrame) -> float:
-    """Share of sessions at whose close some position was held."""
-    if not len(orders) or not len(sessions):
-        return 0.0
-    signed = orders["quantity"].to_numpy(dtype=np.float64) * np.where(orders["side"].to_numpy() == "buy", 1.0, -1.0)
-    moves = pd.DataFrame({"session": pd.DatetimeIndex(orders["session"]), "symbol": orders["symbol"].to_numpy(), "signed": signed})
-    changes = moves.pivot_table(index="session", columns="symbol", values="signed", aggfunc="sum", fill_value=0.0)
-    held = changes.cumsum().reindex(sessions, method="ffill").fillna(0.0).to_numpy()
-    # Quantities that were bought and sold again leave rounding behind; it is no position.
-    scale = np.abs(signed).max()
-    return float((np.abs(held) > 1e-9 * scale).any(axis=1).mean())
 
 
 def performance(equity: pd.Series, trades: pd.DataFrame, orders: pd.DataFrame, convention: Convention) -> dict[str, float]:
@@ -370,13 +311,6 @@ def _tail(returns: npt.ArrayLike, level: float) -> tuple[FloatArray, float]:
         raise InputError(f"the level of a value at risk lies between 0 and 1; got {level!r}", remedy="0.95 is the usual one")
     ordered = np.sort(_returns(returns).ravel())
     return ordered, (1.0 - level) * ordered.size
-
-
-def _notional(orders: pd.DataFrame) -> pd.Series:
-    if not len(orders):
-        return pd.Series(dtype=np.float64)
-    multiplier = orders["multiplier"] if "multiplier" in orders.columns else 1.0
-    return (orders["quantity"].abs() * orders["price"].abs() * multiplier).astype(np.float64)
 
 
 def _day(session: Any) -> str:

@@ -1,8 +1,8 @@
 """How much of a Sharpe ratio is luck: probabilistic and deflated Sharpe, minimum track record; overfitting and bootstrap beside it.
 
 Everything here takes Sharpe ratios *per session*, not annualised: divide an annual one by √sessions_per_year. The probability of
-backtest overfitting is in `risk.overfitting`, the bootstrap and the test of superior predictive ability in `risk.bootstrap`; both
-are re-exported.
+backtest overfitting is in `risk.overfitting`, the bootstrap in `risk.bootstrap`, the test of superior predictive ability in
+`risk.superiority`; all are re-exported.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import InputError
-from risk.bootstrap import Interval, bootstrap_intervals, spa_test, stationary_indices
+from risk.bootstrap import Interval, bootstrap_intervals, stationary_indices
 from risk.metrics import excess_kurtosis, sharpe, skewness
 from risk.overfitting import Overfitting, pbo
+from risk.superiority import SpaResult, spa_test
 
 __all__ = [
     "DeflatedSharpe",
     "Interval",
     "Overfitting",
+    "SpaResult",
     "bootstrap_intervals",
     "deflated_sharpe",
     "deflated_sharpe_of",
