@@ -11,6 +11,7 @@ import pandas as pd
 
 from features import indicators as ind
 from features.definitions import Known
+from features.kernels import FloatArray
 
 __all__ = [
     "adx",
@@ -226,7 +227,7 @@ def _volatility_rank(known: Known, window: int, past: int) -> pd.DataFrame:
     return known.workbench.once(("volatility rank", window, past), lambda: ranked(known["close"]))  # type: ignore[no-any-return]
 
 
-def _severities(known: Known, window: int, past: int, peak: int) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
+def _severities(known: Known, window: int, past: int, peak: int) -> list[FloatArray]:
     def grade() -> list[pd.DataFrame]:
         credit = known.shared(_credit_spread, *SPREAD_INPUTS)
         return [
@@ -251,7 +252,7 @@ def _credit_spread(lower_grade: pd.DataFrame, higher_grade: pd.DataFrame) -> pd.
     return (lower_grade - higher_grade) / 100.0  # the source quotes per cent
 
 
-def _framed(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], known: Known) -> pd.DataFrame:
+def _framed(values: FloatArray, known: Known) -> pd.DataFrame:
     close = known["close"]
     return pd.DataFrame(values, index=close.index, columns=close.columns)
 

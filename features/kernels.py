@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["lag", "rank_in_window", "smooth", "window_max", "window_min", "window_moments", "window_sum"]
+__all__ = ["FloatArray", "lag", "rank_in_window", "smooth", "window_max", "window_min", "window_moments", "window_sum"]
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 

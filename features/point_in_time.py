@@ -1,0 +1,295 @@
+"""Reads a market panel from a lake snapshot: bars as known at a moment, macro values as known at each session's close.
+
+1. `_read_bars` reads the bars, one source a symbol (`one_source`), and refuses what cannot be laid out.
+2. `_lay_out` makes one matrix a field over the union of the symbols' sessions.
+3. `_adjust` puts prices as traded on today's share count by the splits known at `as_of` (`split_factors`).
+4. `_read_macro` aligns the macro series (`align_macro`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from config.calendar import DEFAULT_CALENDAR, session_closes
+from config.errors import InputError, QualityError, UnknownNameError, did_you_mean
+from features.kernels import FloatArray
+from features.macro import align_macro, one_source, parse_series
+from features.panel import MarketPanel
+from features.splits import split_factors
+
+if TYPE_CHECKING:
+    from lake import Snapshot
+
+__all__ = ["PanelRequest", "load_panel", "read_panel"]
+
+FIELDS = ("open", "high", "low", "close", "volume")
+_BAR_COLUMNS = ["symbol", "session", "event_time", "source", *FIELDS, "basis", "available_at", "ingest_id"]
+
+
+def load_panel(
+    snapshot: Snapshot,
+    symbols: tuple[str, ...] | list[str],
+    start: date | None = None,
+    end: date | None = None,
+    as_of: datetime | None = None,
+    macro: tuple[str, ...] = (),
+    source: str | Mapping[str, str] | None = None,
+    *,
+    macro_source: str | Mapping[str, str] | None = None,
+    interval: str = "1d",
+    calendar: str = DEFAULT_CALENDAR,
+) -> MarketPanel:
+    """Read prices and macro values by session.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        A published state of the lake.
+    symbols : sequence of str
+        The columns, in this order.
+    start, end : date, optional
+        First and last session, both included.
+    as_of : datetime, optional
+        Bars, corporate actions and macro vintages are read as known at this aware moment; as known to the snapshot otherwise.
+    macro : tuple of str
+        Series, newest period known at each close; ``CPILFESL@-12M`` is the value twelve months before that period.
+    source, macro_source : str or mapping of str to str, optional
+        Which source to read, for all or by symbol (series). Needed where a symbol (series) has several.
+    interval : str
+        The bars' interval.
+    calendar : str
+        The exchange whose closes date the sessions. A session it does not hold (a weekend of a crypto symbol) is dated by the
+        latest `event_time` of its bars.
+
+    Returns
+    -------
+    MarketPanel
+        Rows are the union of the symbols' sessions; a symbol without a bar on one of them is NaN there. Prices of basis
+        as_traded are adjusted for splits with an ex-date inside the panel (price / ratio, volume × ratio before it), as known
+        at `as_of`; dividends are not taken into account. Vendor-adjusted prices are left as they are.
+
+    Notes
+    -----
+    A bar that was corrected after its session appears in its newest version known at `as_of`. To see what was known earlier,
+    read with an earlier `as_of`.
+
+    Raises
+    ------
+    UnknownNameError
+        A symbol or a macro series is not in the lake.
+    InputError
+        No symbol, a symbol twice, two sources and none chosen, or no bar in the window.
+    QualityError
+        A symbol has two bars for one session, or prices of two bases.
+    """
+    request = PanelRequest(
+        symbols=tuple(symbols) if not isinstance(symbols, str) else (),
+        start=start,
+        end=end,
+        as_of=as_of,
+        macro=tuple(macro),
+        source=source,
+        macro_source=macro_source,
+        interval=interval,
+        calendar=calendar,
+    )
+    return read_panel(snapshot, request)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PanelRequest:
+    """What `load_panel` was asked for; the parameters are the same."""
+
+    symbols: tuple[str, ...]
+    start: date | None = None
+    end: date | None = None
+    as_of: datetime | None = None
+    macro: tuple[str, ...] = ()
+    source: str | Mapping[str, str] | None = None
+    macro_source: str | Mapping[str, str] | None = None
+    interval: str = "1d"
+    calendar: str = DEFAULT_CALENDAR
+
+    def __post_init__(self) -> None:
+        if not self.symbols:
+            raise InputError("no symbols were given", remedy='pass a sequence of at least one, as in ("SP500",)')
+        twice = sorted({symbol for symbol in self.symbols if self.symbols.count(symbol) > 1})
+        if twice:
+            raise InputError(f"symbols named twice: {', '.join(twice)}", remedy="name each once")
+        if self.as_of is not None and self.as_of.tzinfo is None:
+            raise InputError(f"as_of={self.as_of!r} has no time zone", remedy="pass an aware UTC datetime")
+
+
+def read_panel(snapshot: Snapshot, request: PanelRequest) -> tuple[MarketPanel, pd.DataFrame]:
+    """As `load_panel`, and when each row could first be known.
+
+    Returns
+    -------
+    panel : MarketPanel
+    known_at : DataFrame of shape (n_sessions, n_symbols)
+        UTC: the session's close, or later where one of the symbol's bars up to that session was corrected since. NaT where the
+        symbol has no bar.
+    """
+    bars = _read_bars(snapshot, request)
+    sessions, fields = _lay_out(bars, request.symbols)
+    basis = _basis(bars)
+    action_ids = _adjust(snapshot, request, fields, sessions, basis)
+    closes = _closes(bars, sessions, request.calendar)
+    series, macro_ids = _read_macro(snapshot, request, closes, sessions)
+    panel = MarketPanel(
+        **{name: pd.DataFrame(fields[name], index=sessions, columns=list(request.symbols)) for name in FIELDS},
+        macro=series,
+        basis=basis,
+        ingest_ids=tuple(sorted({*bars["ingest_id"].unique().to_pylist(), *action_ids, *macro_ids})),
+        snapshot_id=snapshot.id,
+    )
+    return panel, _known_at(bars, request.symbols, sessions, closes)
+
+
+def _read_bars(snapshot: Snapshot, request: PanelRequest) -> pa.Table:
+    if "equity_bars" not in snapshot.tables:
+        raise InputError(f"snapshot {snapshot.id} holds no bars", remedy="ingest some first: quant ingest equity")
+    found = snapshot.read(
+        "equity_bars",
+        where={"symbol": list(request.symbols), "interval": [request.interval]},
+        start=request.start,
+        end=request.end,
+        as_of=request.as_of,
+        columns=_BAR_COLUMNS,
+    )
+    bars = one_source(found, "symbol", request.source, argument="source")
+    absent = sorted(set(request.symbols) - set(bars["symbol"].unique().to_pylist()))
+    if absent:
+        _explain_absence(snapshot, request, absent)
+    if bars.num_rows == 0:
+        first, last = request.start or "the first", request.end or "the last"
+        raise InputError(
+            f"no bar of {', '.join(request.symbols)} between {first} and {last} session",
+            remedy="widen the window; `quant data ls` shows what is there",
+        )
+    return bars
+
+
+def _explain_absence(snapshot: Snapshot, request: PanelRequest, absent: list[str]) -> None:
+    """Refuse symbols that the lake does not hold; one that merely has no bar in the window is a column of NaN."""
+    held = snapshot.read("equity_bars", where={"interval": [request.interval]}, as_of=request.as_of, columns=["symbol", "source"])
+    pairs = {(row["symbol"], row["source"]) for row in held.group_by(["symbol", "source"]).aggregate([]).to_pylist()}
+    known = sorted({symbol for symbol, _ in pairs})
+    for symbol in absent:
+        if symbol not in known:
+            moment = "" if request.as_of is None else f" as of {request.as_of:%Y-%m-%d %H:%M %Z}"
+            raise UnknownNameError(
+                f"the lake holds no {request.interval} bar of {symbol!r}{moment}", remedy=did_you_mean(symbol, known)
+            )
+        chosen = request.source if isinstance(request.source, str) else (request.source or {}).get(symbol)
+        if chosen is not None and (symbol, chosen) not in pairs:
+            there = sorted(name for held_symbol, name in pairs if held_symbol == symbol)
+            raise UnknownNameError(f"{symbol} has no bar from source {chosen!r}", remedy=f"it has bars from {', '.join(there)}")
+
+
+def _lay_out(bars: pa.Table, symbols: tuple[str, ...]) -> tuple[pd.DatetimeIndex, dict[str, FloatArray]]:
+    """One matrix a field; rows are the sessions on which any symbol has a bar."""
+    days = bars["session"].to_numpy().astype("datetime64[D]")
+    unique, row = np.unique(days, return_inverse=True)
+    column = pc.index_in(bars["symbol"], value_set=pa.array(symbols)).to_numpy()
+    cell = row * len(symbols) + column
+    if len(np.unique(cell)) < len(cell):
+        place = int(np.flatnonzero(np.bincount(cell) > 1)[0])
+        raise QualityError(
+            f"{symbols[place % len(symbols)]} has two bars for the session {unique[place // len(symbols)]}",
+            remedy="one of them carries the wrong event time: quant data check",
+        )
+    fields = {}
+    for name in FIELDS:
+        matrix = np.full((len(unique), len(symbols)), np.nan)
+        matrix[row, column] = bars[name].cast(pa.float64()).to_numpy()
+        fields[name] = matrix
+    return pd.DatetimeIndex(unique.astype("datetime64[ns]"), name="session"), fields
+
+
+def _basis(bars: pa.Table) -> dict[str, Any]:
+    basis: dict[str, Any] = {}
+    for row in bars.group_by(["symbol", "basis"]).aggregate([]).to_pylist():
+        if basis.setdefault(row["symbol"], row["basis"]) != row["basis"]:
+            raise QualityError(
+                f"{row['symbol']} has prices as traded and prices adjusted by the vendor in one series",
+                remedy="read a window that holds one basis only, or ingest the symbol again from one of them",
+            )
+    return dict(sorted(basis.items()))
+
+
+def _adjust(
+    snapshot: Snapshot,
+    request: PanelRequest,
+    fields: dict[str, FloatArray],
+    sessions: pd.DatetimeIndex,
+    basis: Mapping[str, str],
+) -> set[str]:
+    """Adjust prices as traded for splits, in place; the ingests of the splits come back."""
+    traded = [symbol for symbol in request.symbols if basis.get(symbol) == "as_traded"]
+    if not traded or "corporate_actions" not in snapshot.tables:
+        return set()
+    actions = snapshot.read(
+        "corporate_actions",
+        where={"symbol": traded, "kind": ["split"]},
+        as_of=request.as_of,
+        columns=["symbol", "ex_date", "source", "value", "ingest_id"],
+    )
+    factors = split_factors(actions, request.symbols, sessions)
+    if factors is None:
+        return set()
+    for name in FIELDS:
+        fields[name] = fields[name] * factors if name == "volume" else fields[name] / factors
+    return set(actions["ingest_id"].to_pylist())
+
+
+def _closes(bars: pa.Table, sessions: pd.DatetimeIndex, calendar: str) -> pd.DatetimeIndex:
+    """The moment each session closes: the exchange's own, else the latest event time of the session's bars."""
+    closes = session_closes(sessions, calendar)
+    if not closes.isna().any():
+        return closes
+    latest = bars.group_by("session").aggregate([("event_time", "max")]).to_pandas().set_index("session")["event_time_max"]
+    latest.index = pd.DatetimeIndex(latest.index)
+    ends = pd.DatetimeIndex(latest.reindex(sessions))
+    return pd.DatetimeIndex(closes.where(closes.notna(), ends.tz_convert("UTC")))
+
+
+def _known_at(bars: pa.Table, symbols: tuple[str, ...], sessions: pd.DatetimeIndex, closes: pd.DatetimeIndex) -> pd.DataFrame:
+    row = sessions.get_indexer(pd.DatetimeIndex(bars["session"].to_numpy()))
+    column = pc.index_in(bars["symbol"], value_set=pa.array(symbols)).to_numpy()
+    never = np.iinfo(np.int64).min  # also how NumPy writes NaT
+    available = np.full((len(sessions), len(symbols)), never)
+    available[row, column] = bars["available_at"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+    missing = available == never
+    close = closes.to_numpy(dtype="datetime64[us]").astype(np.int64)
+    known = np.maximum(np.maximum.accumulate(available, axis=0), close[:, np.newaxis])
+    known[missing] = never
+    columns = {symbol: pd.DatetimeIndex(known[:, place].astype("datetime64[us]"), tz="UTC") for place, symbol in enumerate(symbols)}
+    return pd.DataFrame(columns, index=sessions)
+
+
+def _read_macro(
+    snapshot: Snapshot, request: PanelRequest, closes: pd.DatetimeIndex, sessions: pd.DatetimeIndex
+) -> tuple[dict[str, pd.Series], set[str]]:
+    if not request.macro:
+        return {}, set()
+    if "macro_observations" not in snapshot.tables:
+        raise InputError(f"snapshot {snapshot.id} holds no macro series", remedy="ingest some first: quant ingest macro")
+    series = sorted({parse_series(name).series for name in request.macro})
+    columns = ["series", "period", "vintage", "source", "value", "available_at", "ingest_id"]
+    observations = snapshot.read("macro_observations", where={"series": series}, as_of=request.as_of, columns=columns)
+    absent = sorted(set(series) - set(observations["series"].unique().to_pylist()))
+    if absent:
+        held = snapshot.read("macro_observations", as_of=request.as_of, columns=["series"])
+        known = sorted(held["series"].unique().to_pylist())
+        raise UnknownNameError(f"the lake holds no macro series {absent[0]!r}", remedy=did_you_mean(absent[0], known))
+    observations = one_source(observations, "series", request.macro_source, argument="macro_source")
+    return align_macro(observations, request.macro, closes, sessions), set(observations["ingest_id"].unique().to_pylist())
