@@ -139,6 +139,12 @@ def spec_of(name: str, table: DeltaTable) -> TableSpec:
     )
 
 
+def data_files(path: Path, table: DeltaTable) -> list[str]:
+    """The Parquet files of the opened version, as plain paths, sorted."""
+    added = pa.table(table.get_add_actions(flatten=True))
+    return sorted(str(path / unquote(file)) for file in added["path"].to_pylist())
+
+
 def table_names(root: Path) -> list[str]:
     """Every table that has a folder in the lake, sorted; feature tables as ``features/<version>``."""
     logs = [*root.glob("*/_delta_log"), *root.glob("features/*/_delta_log")]

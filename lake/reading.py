@@ -15,7 +15,7 @@ import pyarrow as pa
 from config.errors import InputError, IntegrityError, StorageError, UnknownNameError, did_you_mean
 from config.tables import TABLES, TableSpec
 from lake.chain import EMPTY, add, rows_digest
-from lake.delta import PHYSICAL, TableVersion, open_table, spec_of, version_state
+from lake.delta import PHYSICAL, TableVersion, data_files, open_table, spec_of, version_state
 from lake.failures import storage_errors
 from lake.query import check_columns, connect, filters, names, newest, quoted, scan
 
@@ -127,7 +127,7 @@ class Tables(ABC):
             try:
                 return con.sql(query).to_arrow_table()
             except (duckdb.ProgrammingError, duckdb.DataError, AttributeError) as problem:
-                # DuckDB answers a statement without a result with None, which has no to_arrow_table.
+                # DuckDB answers an empty statement with None, which has no to_arrow_table.
                 text = "it returns no rows" if isinstance(problem, AttributeError) else str(problem)
                 raise InputError(f"DuckDB does not accept the query: {text}", remedy=f"tables: {self._listing()}") from problem
 
@@ -233,7 +233,7 @@ def _newest_files(root: Path, name: str) -> tuple[TableSpec, TableVersion | None
     table = open_table(root / name)
     if table is None:
         return TABLES[name], None, []
-    return TABLES[name], version_state(root / name, table), table.file_uris()
+    return TABLES[name], version_state(root / name, table), data_files(root / name, table)
 
 
 def _files_at(root: Path, name: str, at: TableVersion) -> tuple[TableSpec, TableVersion | None, list[str]]:
@@ -249,4 +249,4 @@ def _files_at(root: Path, name: str, at: TableVersion) -> tuple[TableSpec, Table
             f"the table {name} in {root} is not the one the snapshot was taken of (version {at.version})",
             remedy="restore the folder from a backup, or publish and read a new snapshot",
         )
-    return spec_of(name, table), at, table.file_uris()
+    return spec_of(name, table), at, data_files(root / name, table)

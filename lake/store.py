@@ -22,6 +22,8 @@ from lake.writer import WriteResult, write_rows
 
 __all__ = ["Lake", "open_lake"]
 
+_MISREAD = frozenset("%[]\\|^")  # measured with deltalake 1.6.6: decoded twice, or a panic
+
 
 @dataclass(frozen=True, slots=True)
 class _Newest(Tables):
@@ -86,6 +88,12 @@ class Lake:
         spec = table if isinstance(table, TableSpec) else table_spec(table)
         if not re.fullmatch(r"[a-z][a-z0-9_]*|features/[A-Za-z0-9][A-Za-z0-9._-]*", spec.name):
             raise InputError(f"{spec.name!r} cannot be a table's name: letters, digits, _ . - (after 'features/')")
+        misread = sorted(_MISREAD & set(str(self.root)))
+        if misread:
+            raise InputError(
+                f"the lake's folder {self.root} has {' '.join(misread)} in its path, which the Delta library cannot handle",
+                remedy="set QUANT_HOME to another folder",
+            )
         return write_rows(self.root / spec.name, spec, rows, recorded_at=recorded_at, attempts=self.write_attempts)
 
     def publish(self) -> Snapshot:

@@ -27,7 +27,19 @@ from config.errors import InputError, LockHeldError, SchemaError
 from config.tables import TableSpec
 from lake.batch import conform
 from lake.chain import add, rows_digest
-from lake.delta import BATCH, CHAIN, PHYSICAL, REVISED, ROWS, TableVersion, create_table, open_table, sync_commit, version_state
+from lake.delta import (
+    BATCH,
+    CHAIN,
+    PHYSICAL,
+    REVISED,
+    ROWS,
+    TableVersion,
+    create_table,
+    data_files,
+    open_table,
+    sync_commit,
+    version_state,
+)
 from lake.failures import storage_errors
 from lake.query import connect, literal, names, newest, quoted, scan
 
@@ -80,8 +92,11 @@ def write_rows(path: Path, spec: TableSpec, rows: pa.Table, *, recorded_at: date
     for attempt in range(1, attempts + 1):
         with storage_errors(f"write the table {spec.name}", path):
             table = open_table(path)
-            state = None if table is None else version_state(path, table)
-            merged = _merge(spec, batch, table, state, recorded_at)
+            state = None
+            if table is not None:
+                _check_same_columns(spec, table)
+                state = version_state(path, table)
+            merged = _merge(path, spec, batch, table, state, recorded_at)
             revised = merged.filter(pc.greater(merged["revision"], 0)).num_rows
             counts = {"new": merged.num_rows - revised, "revised": revised, "unchanged": batch.num_rows - merged.num_rows}
             if merged.num_rows == 0 and state is not None:
@@ -108,12 +123,12 @@ def _retry_or_raise(path: Path, spec: TableSpec, state: TableVersion | None, pro
 
 
 def _merge(
-    spec: TableSpec, batch: pa.Table, table: DeltaTable | None, state: TableVersion | None, recorded_at: datetime
+    path: Path, spec: TableSpec, batch: pa.Table, table: DeltaTable | None, state: TableVersion | None, recorded_at: datetime
 ) -> pa.Table:
     """The rows of the batch that are to be stored, with their clocks, revision and partition, in key order."""
     con = connect()
     con.register("batch", batch)
-    stored = _stored(con, spec, batch, table, state)
+    stored = _stored(con, path, spec, batch, table, state)
     changed = " OR ".join(f"b.{quoted(column)} IS DISTINCT FROM s.{quoted(column)}" for column in spec.values) or "false"
     available = "b.available_at"
     if not spec.quotes_vintages:
@@ -136,9 +151,10 @@ def _merge(
     return merged.cast(_physical_schema(spec, merged.schema))
 
 
-def _stored(con: Any, spec: TableSpec, batch: pa.Table, table: DeltaTable | None, state: TableVersion | None) -> str:
+def _stored(con: Any, path: Path, spec: TableSpec, batch: pa.Table, table: DeltaTable | None, state: TableVersion | None) -> str:
     """A query for the newest stored version of each key of the batch."""
-    if table is None or state is None or not table.file_uris():
+    files = [] if table is None else data_files(path, table)
+    if not files or state is None:
         con.register("nothing", _empty(spec))
         return "SELECT * FROM nothing"
     columns = names((*spec.key, *spec.values, "available_at", "revision"))
@@ -147,7 +163,7 @@ def _stored(con: Any, spec: TableSpec, batch: pa.Table, table: DeltaTable | None
         span = pc.min_max(batch[spec.event_time]).as_py()
         column = quoted(spec.event_time)
         range_of_batch = f" WHERE {column} BETWEEN {literal(span['min'])} AND {literal(span['max'])}"
-    source = f"(SELECT {columns} FROM {scan(table.file_uris())}{range_of_batch})"
+    source = f"(SELECT {columns} FROM {scan(files)}{range_of_batch})"
     same = " AND ".join(f"n.{quoted(column)} = batch.{quoted(column)}" for column in spec.key)
     return f"SELECT n.* FROM ({newest(spec, source, revised=state.revised > 0)}) n SEMI JOIN batch ON {same}"
 
@@ -183,7 +199,6 @@ def _commit(
             from deltalake.exceptions import CommitFailedError
 
             raise CommitFailedError("another process has created and filled the table")
-    _check_same_columns(spec, table, merged.schema)
     digest = rows_digest(merged.to_batches(), pa.schema([*spec.schema, PHYSICAL[0]]), without=("recorded_at",))
     said = {
         CHAIN: add(state.chain, digest),
@@ -203,22 +218,17 @@ def _commit(
     return state.version + 1
 
 
-def _check_same_columns(spec: TableSpec, table: DeltaTable, wanted: pa.Schema) -> None:
-    stored = pa.schema(table.schema())
-    found = {field.name: field.type for field in stored}
-    for field in wanted:
-        if found.get(field.name) != field.type:
-            has = f"{found[field.name]}" if field.name in found else "missing"
+def _check_same_columns(spec: TableSpec, table: DeltaTable) -> None:
+    partitions = [column for column, _ in spec.partition_by]
+    found = {field.name: field.type for field in pa.schema(table.schema()) if field.name not in partitions}
+    wanted = {field.name: field.type for field in (*spec.schema, *PHYSICAL)}
+    for name in {**wanted, **found}:
+        if found.get(name) != wanted.get(name):
+            now, stored = wanted.get(name, "absent"), found.get(name, "absent")
             raise SchemaError(
-                f"table {spec.name}: column {field.name} is {field.type} now and {has} in the stored table",
+                f"table {spec.name}: column {name} is {now} now and {stored} in the stored table",
                 remedy="ingest into a new home, or give the changed table another name",
             )
-    extra = [name for name in found if name not in wanted.names]
-    if extra:
-        raise SchemaError(
-            f"table {spec.name}: the stored table has the column {', '.join(extra)}, which its specification no longer has",
-            remedy="ingest into a new home, or give the changed table another name",
-        )
 
 
 def _full_partitions(path: Path, spec: TableSpec, table: DeltaTable, merged: pa.Table) -> list[str] | None:
