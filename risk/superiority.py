@@ -37,7 +37,7 @@ class SpaResult:
     ----------
     lower, consistent, upper : float
     models : int
-        Models that differ from the benchmark.
+        Models that were ahead of the benchmark on some session.
     """
 
     lower: float
@@ -76,8 +76,8 @@ def spa_test(
     Returns
     -------
     SpaResult
-        A small p-value says that the best model's advantage is more than the luck of choosing among all of them. Models that equal
-        the benchmark on every session cannot beat it and are left out; when no model is ahead of it the p-values are 1.
+        A small p-value says that the best model's advantage is more than the luck of choosing among all of them. Models that are
+        never ahead of the benchmark on any session cannot beat it and are left out; when none is left the p-values are 1.
 
     Raises
     ------
@@ -88,13 +88,13 @@ def spa_test(
     """
     ahead = _differences(benchmark, models)
     sessions, count = ahead.shape
-    mean = ahead.mean(axis=0)
-    if not (mean > 0.0).any():
-        return SpaResult(lower=1.0, consistent=1.0, upper=1.0, models=count)
+    if count == 0:
+        return SpaResult(lower=1.0, consistent=1.0, upper=1.0, models=0)
     block = float(math.isqrt(sessions)) if mean_block is None else mean_block
+    mean = ahead.mean(axis=0)
     deviation = _long_run_deviation(ahead - mean, block)
     scale = deviation if studentize else np.ones(count)
-    observed = float((mean / scale).max())
+    observed = max(float((mean / scale).max()), 0.0) if studentize else float(mean.max())
     # A model this far behind has no say in the limit; it is compared with its own mean left in.
     hopeless = mean < -deviation * math.sqrt(2.0 * math.log(math.log(sessions)) / sessions)
     centres = (np.maximum(mean, 0.0), np.where(hopeless, 0.0, mean), mean)
@@ -106,7 +106,7 @@ def spa_test(
 
 
 def _differences(benchmark: npt.ArrayLike, models: npt.ArrayLike) -> FloatArray:
-    """Each model's return over the benchmark's, without the models that are the benchmark."""
+    """Each model's return over the benchmark's, without the models that are not ahead of it on a single session."""
     base = one_record(benchmark)
     family = np.asarray(models, dtype=np.float64)
     family = family[:, None] if family.ndim == 1 else family
@@ -119,7 +119,7 @@ def _differences(benchmark: npt.ArrayLike, models: npt.ArrayLike) -> FloatArray:
         row, column = np.argwhere(~np.isfinite(family))[0]
         raise QualityError(f"model {column} has return {family[row, column]} in row {row}", remedy="drop that model or session")
     ahead = family - base[:, None]
-    return np.asarray(ahead[:, np.abs(ahead).max(axis=0, initial=0.0) > FLOOR])
+    return np.asarray(ahead[:, ahead.max(axis=0, initial=0.0) > FLOOR])
 
 
 def _long_run_deviation(centred: FloatArray, mean_block: float) -> FloatArray:
