@@ -1,0 +1,1 @@
+"""The options engine: chain, legs, broker and the run itself; `backtests.options_bt` is the way in."""
