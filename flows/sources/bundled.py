@@ -21,7 +21,7 @@ from config.errors import IntegrityError
 from config.hashing import sha256_bytes
 from config.settings import Settings
 from flows.sources.base import Answer
-from flows.sources.shape import BARS_DATASET, MACRO_DATASET, daily_bar_rows, table_of
+from flows.sources.shape import BARS_DATASET, MACRO_DATASET, bar_rows, table_of
 
 __all__ = [
     "BUNDLED_INDICES",
@@ -225,7 +225,7 @@ class BundledEquity:
         payload = _read_package_file(file)
         frame = read(payload, symbols)
         frame = frame[_between(pd.DatetimeIndex(frame["session"]), start, end)]
-        rows, refused = daily_bar_rows(frame, source=SOURCE, basis=basis, currency="USD", calendar=self._calendar)
+        rows, refused = bar_rows(frame, source=SOURCE, basis=basis, currency="USD", calendar=self._calendar)
         notes = ("closes only, adjusted by the vendor with hindsight; survivors",) if file is STOCKS else ()
         return Answer(
             source=SOURCE,

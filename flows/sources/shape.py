@@ -12,7 +12,7 @@ import pyarrow as pa
 from config.calendar import session_closes
 from flows.sources.base import RefusedRow, answer_schema
 
-__all__ = ["BARS_DATASET", "BAR_FIELDS", "MACRO_DATASET", "daily_bar_rows", "empty_rows", "table_of"]
+__all__ = ["BARS_DATASET", "BAR_FIELDS", "MACRO_DATASET", "bar_rows", "empty_rows", "table_of"]
 
 BARS_DATASET = "equity_bars"
 MACRO_DATASET = "macro_observations"
@@ -30,6 +30,8 @@ def table_of(dataset: str, columns: Mapping[str, Any], length: int) -> pa.Table:
         given = columns[field.name]
         if given is None or isinstance(given, str | float | int):
             return pa.repeat(pa.scalar(given, type=field.type), length)
+        if isinstance(given, pd.DatetimeIndex) and given.tz is not None:
+            given = given.tz_convert(None).as_unit("us").to_numpy()  # moments in UTC, which is the column's time zone
         return pa.array(given, type=field.type, from_pandas=True)
 
     return pa.table([column(field) for field in schema], schema=schema)
@@ -40,7 +42,7 @@ def empty_rows(dataset: str) -> pa.Table:
     return answer_schema(dataset).empty_table()
 
 
-def daily_bar_rows(
+def bar_rows(
     frame: pd.DataFrame,
     *,
     source: str,
@@ -48,10 +50,13 @@ def daily_bar_rows(
     currency: str | pd.Series,
     calendar: str,
     describe: Callable[[Any], str] = lambda label: f"row {label}",
+    interval: str = "1d",
+    complete_at: pd.Series | None = None,
 ) -> tuple[pa.Table, tuple[RefusedRow, ...]]:
-    """Daily bars as rows of `equity_bars`.
+    """Bars as rows of `equity_bars`.
 
-    A bar is complete, and known, at its session's close on `calendar` (half days included): `event_time` and `available_at`.
+    A bar is known when it is complete, `event_time` and `available_at`: a daily one at its session's close on `calendar` (half
+    days included), an intraday one at `complete_at`.
     A day on which the exchange did not trade is refused (``not_a_session``).
 
     Parameters
@@ -61,6 +66,9 @@ def daily_bar_rows(
     source, basis, currency, calendar : str
     describe : callable
         Words the place of a row from its index label, for the reason of a refusal.
+    interval : str
+    complete_at : Series, optional
+        The moment each intraday bar is complete, aware, index as `frame`.
     """
     days = pd.DatetimeIndex(frame["session"])
     unique = pd.DatetimeIndex(days.unique())
@@ -76,10 +84,10 @@ def daily_bar_rows(
         for label, row in frame.loc[~placed].iterrows()
     )
     kept = frame.loc[placed]
-    moments = closes[placed]
+    moments = closes[placed] if complete_at is None else pd.DatetimeIndex(complete_at.loc[placed]).tz_convert("UTC")
     columns: dict[str, Any] = {
         "symbol": kept["symbol"].astype(str).to_numpy(dtype=object),
-        "interval": "1d",
+        "interval": interval,
         "event_time": moments,
         "available_at": moments,
         "source": source,
