@@ -94,7 +94,7 @@ def window_min(values: FloatArray, window: int) -> FloatArray:
 def rank_in_window(values: FloatArray, window: int) -> FloatArray:
     """Share of the `window` rows that end at each row whose value lies below the row's own, equal ones counted by half."""
     doubled = np.zeros(values.shape, dtype=np.int64)
-    for rows in range(window):
+    for rows in range(min(window, len(values))):
         earlier, now = values[: len(values) - rows], values[rows:]
         doubled[rows:] += earlier < now
         doubled[rows:] += earlier <= now
