@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Literal, cast
 
 from config.clock import Clock
 from config.conventions import REFERENCE, Convention
 from config.errors import ConfigError, InputError, OrderRefused, ServiceUnavailable, StorageError
 from config.hashing import digest
 from execution.costs import CostModel
+from execution.hours import ExchangeHours, MarketHours
 from execution.orders import (
     Account,
     Fill,
@@ -45,7 +46,7 @@ from execution.orders import (
     signed,
 )
 
-__all__ = ["Bar", "ExchangeHours", "Fault", "MarketHours", "SimulatedBroker"]
+__all__ = ["Bar", "Fault", "SimulatedBroker"]
 
 Fault = Literal["lost_before_accept", "lost_after_accept", "unreadable"]
 
@@ -66,66 +67,6 @@ create table if not exists marks (symbol text primary key, price text not null) 
 create table if not exists sessions (session text primary key, digest text not null, cash text not null, equity text not null,
     interest text not null) strict;
 """
-
-
-class MarketHours(Protocol):
-    """When the market is open."""
-
-    def is_open(self, at: datetime) -> bool:
-        """Whether it trades at that moment."""
-        ...
-
-    def previous_close(self, at: datetime) -> datetime | None:
-        """The last close at or before that moment."""
-        ...
-
-    def opening(self, session: date) -> datetime:
-        """The moment a session opens, UTC."""
-        ...
-
-
-class ExchangeHours:
-    """The hours of an exchange's own calendar, half days included."""
-
-    def __init__(self, calendar: str = "XNYS") -> None:
-        self._calendar = calendar
-
-    def is_open(self, at: datetime) -> bool:
-        """Whether it trades at that moment: from the opening until just before the close."""
-        from config.calendar import is_session, session_closes, session_opens, sessions
-
-        day = at.date()
-        if not is_session(day, self._calendar):
-            return False
-        row = sessions(day, day, self._calendar)
-        return bool(session_opens(row, self._calendar)[0] <= at < session_closes(row, self._calendar)[0])
-
-    def previous_close(self, at: datetime) -> datetime | None:
-        """The last close at or before that moment."""
-        from config.calendar import is_session, previous_session, session_closes, sessions
-
-        day = at.date()
-        if is_session(day, self._calendar):
-            close = session_closes(sessions(day, day, self._calendar), self._calendar)[0]
-            if close <= at:
-                return close.to_pydatetime()
-        before = previous_session(day, self._calendar)
-        return session_closes(sessions(before, before, self._calendar), self._calendar)[0].to_pydatetime()
-
-    def opening(self, session: date) -> datetime:
-        """The moment a session opens, UTC.
-
-        Raises
-        ------
-        InputError
-            The exchange does not trade on that day.
-        """
-        from config.calendar import is_session, session_opens, sessions
-
-        if not is_session(session, self._calendar):
-            raise InputError(f"{session} is not a session of {self._calendar}")
-        opens = session_opens(sessions(session, session, self._calendar), self._calendar)
-        return opens[0].to_pydatetime()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
