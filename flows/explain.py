@@ -107,12 +107,13 @@ def _find(settings: Settings, identifier: str) -> Iterator[Link]:
 
 def _order(order: JournalOrder) -> Link:
     request = order.request
+    cut = f" ({order.reason})" if order.reason else ""
     content = asdict(request) | {"quantity": str(request.quantity), "plan_id": order.plan_id}
     return Link(
         kind="order",
         id=request.client_order_id,
         hash=digest(content),
-        text=f"{request.side} {request.quantity:f} {request.symbol}, {order.state}",
+        text=f"{request.side} {request.quantity:f} {request.symbol}; filled {order.filled:f}{cut}",
     )
 
 

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -108,21 +108,16 @@ def look(
     feature_set : str, optional
         Version of the built feature set that declared features are taken from; computed on the panel when left out.
     """
-    from features.catalogue import feature_set as declared
-    from features.engine import compute
-    from features.point_in_time import load_panel
+    from backtests.views import load_view
     from features.store import load_features
 
+    view = load_view(snapshot, symbols, strategies, start=start, end=end)
     names = sorted({name for strategy in strategies for name in strategy.features})
-    macro = sorted({name for strategy in strategies for name in strategy.macro} | set(declared(names).macro if names else ()))
-    panel = load_panel(snapshot, tuple(symbols), start, end, macro=tuple(macro))
-    if not names:
-        return View(panel=panel)
-    if feature_set is None:
-        return View(panel=panel, features=compute(panel, names))
+    if feature_set is None or not names:
+        return view
     stored = load_features(snapshot, feature_set, names, tuple(symbols), start, end)
-    aligned = {name: frame.reindex(index=panel.sessions, columns=list(panel.symbols)) for name, frame in stored.items()}
-    return View(panel=panel, features=aligned)
+    aligned = {name: frame.reindex(index=view.sessions, columns=list(view.symbols)) for name, frame in stored.items()}
+    return replace(view, features=aligned)
 
 
 def evaluate(
@@ -282,8 +277,6 @@ def log(study: Study, tracker: BacktestTracker, *, tags: Mapping[str, Any]) -> S
     tags : mapping
         What the run was made from: the feature set, the ingests. `quant explain` walks along them.
     """
-    from dataclasses import replace
-
     from config.hashing import canonical_json
 
     key = tracker.run_key(spec_digest=study.result.spec.digest, snapshot_id=study.result.snapshot_id, engine=study.result.engine)

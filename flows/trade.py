@@ -125,7 +125,7 @@ def strategy_of(spec: StrategySpec) -> Strategy:
     return get_strategy(spec.name, dict(spec.params))
 
 
-@flow(name="trade", description="Trade a registered strategy on the simulated broker over recorded sessions.")
+@flow(name="trade", withheld=("settings", "progress"))
 def trade_flow(
     model: str,
     sessions: int = 20,
@@ -259,15 +259,10 @@ def _decide(
     market: MarketPanel,
 ) -> tuple[Plan, pd.Series]:
     """The plan of one session and the targets behind it, from nothing that was not known at its close."""
-    from features.catalogue import feature_set
-    from features.engine import compute
-    from features.point_in_time import load_panel
+    from backtests.views import load_view
 
-    needed = feature_set(strategy.features).macro if strategy.features else ()
-    macro = tuple(sorted({*strategy.macro, *needed}))
-    panel = load_panel(snapshot, spec.symbols, end=session.date(), as_of=close, macro=macro)
-    features = compute(panel, strategy.features) if strategy.features else {}
-    targets = strategy.targets(View(panel=panel, features=features)).ffill().iloc[-1]
+    view = load_view(snapshot, spec.symbols, [strategy], end=session.date(), as_of=close)
+    panel, targets = view.panel, strategy.targets(view).ffill().iloc[-1]
     stored = journal.plan(plan_id(broker.account().account_id, spec.name, registered.digest, session.date()))
     if stored is not None:
         return stored, targets

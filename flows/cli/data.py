@@ -151,7 +151,12 @@ def data_show(
     from flows.inventory import read_table
 
     found = read_table(settings_from(), name, symbols=names(symbols), start=start, end=end, as_of=as_of, snapshot_id=snapshot)
-    document = {"table": name, "rows": found.num_rows, "shown": min(limit, found.num_rows), "data": found.slice(0, limit).to_pylist()}
+    document = {
+        "table": name,
+        "rows": found.num_rows,
+        "shown": min(limit, found.num_rows),
+        "data": found.slice(0, limit).to_pylist(),
+    }
 
     def draw() -> None:
         table(name, found.column_names, _rows(found, limit))

@@ -1,0 +1,244 @@
+"""The demo's page: fills `tracking.report_data.ReportData` from what the demo did and writes one self-contained HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from tracking.report import write_report
+from tracking.report_data import (
+    Command,
+    Curve,
+    DataTable,
+    Drift,
+    FindingRow,
+    FoldRow,
+    GateColumn,
+    HeatMap,
+    Link,
+    OrderRow,
+    ParityRow,
+    Reconciliation,
+    ReportData,
+    StrategyRow,
+    finding_rows,
+    gate_column,
+    strategy_row,
+)
+
+if TYPE_CHECKING:
+    from flows.demo import DemoOutcome
+    from flows.research import Study
+    from lake import Snapshot
+
+__all__ = ["demo_report", "next_commands"]
+
+
+def next_commands(outcome: DemoOutcome) -> tuple[Command, ...]:
+    """What to type next, in an order that makes sense."""
+    home = "" if outcome.home == (Path.cwd() / ".quant").absolute() else f"--home {outcome.home} "
+    order = outcome.paper.fills[0].client_order_id if outcome.paper.fills else outcome.snapshot_id
+    return (
+        Command(command=f"quant {home}explain {order}", what="the chain from an order to the bytes it came from"),
+        Command(command=f"quant {home}data ls", what="the tables, their clocks and their rows"),
+        Command(command=f"quant {home}ui", what="open the Prefect and MLflow pages on this machine"),
+        Command(command=f"quant {home}features ls", what="the declared features, with formula and source"),
+        Command(
+            command=f"quant {home}backtest sma_crossover --symbols NASDAQ --set fast=10 --set slow=100",
+            what="try your own parameters; every try is counted",
+        ),
+        Command(
+            command=f"quant {home}ingest equity --source files --path BARS.csv --symbols NAME",
+            what="bring your own data into the lake",
+        ),
+        Command(command=f"quant {home}doctor", what="check this machine"),
+    )
+
+
+def demo_report(outcome: DemoOutcome, snapshot: Snapshot) -> Path:
+    """Write the page; its bytes depend on the outcome's content only."""
+    traded = outcome.promotion.traded
+    if outcome.promotion.promoted:
+        verdict = f"Promoted to paper: {', '.join(outcome.promotion.promoted)}."
+    else:
+        verdict = (
+            f"Nothing deserves promotion on this data. {traded.label} goes to paper as the baseline: "
+            "it is what a candidate has to beat."
+        )
+    data = ReportData(
+        title="Quantrail demo",
+        subtitle="Real prices and macro series, one modelled option chain, from the bundled files to a paper account.",
+        facts=(
+            ("Snapshot", outcome.snapshot_id),
+            ("Feature set", f"{outcome.built.set_version} ({len(outcome.built.features)} features)"),
+            ("Trials counted", f"{outcome.trials:,}"),
+            ("Strategies judged", str(len(outcome.studies))),
+            ("Tracking", outcome.tracking_uri),
+        ),
+        summary=(
+            verdict,
+            f"Refused: {', '.join(outcome.promotion.refused)}.",
+            f"The paper account traded {len(outcome.paper.sessions)} sessions, "
+            f"{len(outcome.paper.fills)} fill{'s' if len(outcome.paper.fills) != 1 else ''}; "
+            f"{outcome.paper.drift.residual:.2f} of its profit is unexplained.",
+        ),
+        strategies=tuple(_row(study) for study in outcome.studies),
+        curves=tuple(_curve(study) for study in outcome.studies),
+        gates=tuple(_gate(study) for study in outcome.studies),
+        findings=tuple(row for study in outcome.studies for row in _findings(study)),
+        folds=tuple(row for study in outcome.studies for row in _folds(study)),
+        heat_maps=(_heat_map(outcome),),
+        parity=(_parity(outcome),),
+        orders=_orders(outcome),
+        orders_note=f"Account {outcome.paper.account}, simulated broker, recorded bars; strategy {traded.label}.",
+        reconciliation=_reconciliation(outcome),
+        drift=Drift(
+            expected=float(outcome.paper.drift.expected),
+            achieved=float(outcome.paper.drift.achieved),
+            parts={name.replace("_", " "): float(part) for name, part in outcome.paper.drift.parts.items()},
+            residual=float(outcome.paper.drift.residual),
+            note="Expected: the shadow backtest over the same sessions. Achieved: the broker's own statement.",
+        ),
+        lineage=tuple(Link(kind=link.kind, id=link.id, hash=link.hash, note=link.text) for link in outcome.chain),
+        lineage_note="From the first order to the files it came from; every hash was computed again from what is stored.",
+        data_tables=_data_tables(outcome, snapshot),
+        commands=next_commands(outcome),
+        notes=(
+            "NASDAQ and SP500 are index levels: nothing can be bought at them, and dividends are not in them.",
+            "The option chain is modelled from the real S&P 500 and VIX: results on it cannot be promoted.",
+            "The macro series carry one recorded vintage with a stated publication lag, not their real-time vintages.",
+        ),
+    )
+    return write_report(data, outcome.report)
+
+
+def _row(study: Study) -> StrategyRow:
+    from dataclasses import replace
+
+    symbols = ", ".join(study.result.spec.symbols)
+    return replace(strategy_row(study.evidence, study.verdict, symbols=symbols, engine=study.result.engine), name=study.label)
+
+
+def _curve(study: Study) -> Curve:
+    equity = study.result.equity
+    return Curve(
+        name=study.label,
+        days=tuple(pd.DatetimeIndex(equity.index).strftime("%Y-%m-%d")),
+        values=tuple(float(value) for value in equity.to_numpy()),
+        data_kind=study.evidence.data_kind,
+        group=", ".join(study.result.spec.symbols),
+        is_benchmark=study.evidence.role == "benchmark",
+    )
+
+
+def _gate(study: Study) -> GateColumn:
+    from dataclasses import replace
+
+    return replace(gate_column(study.verdict, study.evidence.data_kind), strategy=study.label)
+
+
+def _findings(study: Study) -> list[FindingRow]:
+    from dataclasses import replace
+
+    return [replace(row, strategy=study.label) for row in finding_rows(study.evidence)]
+
+
+def _folds(study: Study) -> list[FoldRow]:
+    if study.walk_forward is None:
+        return []
+    return [
+        FoldRow(
+            strategy=study.label,
+            train=f"{fold.train[0]:%Y-%m-%d} – {fold.train[1]:%Y-%m-%d}",
+            test=f"{fold.test[0]:%Y-%m-%d} – {fold.test[1]:%Y-%m-%d}",
+            params=fold.configuration,
+            train_sharpe=fold.train_sharpe,
+            test_sharpe=fold.test_sharpe,
+        )
+        for fold in study.walk_forward.folds
+    ]
+
+
+def _heat_map(outcome: DemoOutcome) -> HeatMap:
+    table = outcome.search.table.pivot(index="slow", columns="fast", values="sharpe").sort_index()
+    best = outcome.search.table.iloc[outcome.search.best_row]
+    rows, columns = [int(value) for value in table.index], [int(value) for value in table.columns]
+    return HeatMap(
+        title=f"Sharpe ratio of {len(outcome.search.table)} moving-average pairs on NASDAQ",
+        row_name="slow window",
+        column_name="fast window",
+        rows=tuple(map(str, rows)),
+        columns=tuple(map(str, columns)),
+        values=tuple(tuple(None if value != value else float(value) for value in line) for line in table.to_numpy(dtype=float)),
+        chosen=(rows.index(int(best["slow"])), columns.index(int(best["fast"]))),
+        note="The deliberately overfitted search: its best pair is put before the gate as sma_search_best.",
+    )
+
+
+def _parity(outcome: DemoOutcome) -> ParityRow:
+    parity = outcome.parity
+    return ParityRow(
+        strategy="sma_crossover",
+        engines=" and ".join(parity.engines),
+        orders=f"{parity.orders_left} and {parity.orders_right}",
+        largest_difference=parity.max_relative_equity_difference,
+        agrees=parity.equal,
+    )
+
+
+def _orders(outcome: DemoOutcome) -> tuple[OrderRow, ...]:
+    states = {order.request.client_order_id: order for order in outcome.paper.orders}
+    rows = []
+    for fill in outcome.paper.fills:
+        order = states[fill.client_order_id]
+        whole = order.filled == order.request.quantity
+        rows.append(
+            OrderRow(
+                id=fill.client_order_id,
+                session=fill.session.isoformat(),
+                symbol=fill.symbol,
+                side=fill.side,
+                quantity=f"{fill.quantity:f}",
+                price=f"{fill.price:,.4f}",
+                fee=f"{fill.fee:,.2f}",
+                status="filled" if whole else f"{order.filled:f} of {order.request.quantity:f}: {order.reason}",
+            )
+        )
+    return tuple(rows)
+
+
+def _reconciliation(outcome: DemoOutcome) -> tuple[Reconciliation, ...]:
+    paper = outcome.paper
+    return (
+        Reconciliation(what="positions", ours="journal's fills", theirs="broker's book", agrees=paper.reconciled),
+        Reconciliation(
+            what="audit chain", ours=f"{paper.audit_lines} lines", theirs="each hash follows from the one before", agrees=True
+        ),
+    )
+
+
+def _data_tables(outcome: DemoOutcome, snapshot: Snapshot) -> tuple[DataTable, ...]:
+    rows = []
+    named = {
+        "equity_bars": ("symbol", "session"),
+        "macro_observations": ("series", "period"),
+        "option_quotes": ("underlying", "session"),
+    }
+    for name, (column, event) in named.items():
+        query = f"select count(distinct {column}), min({event}), max({event}), string_agg(distinct source, ', ') from {name}"
+        count, first, last, sources = list(snapshot.sql(query).to_pylist()[0].values())
+        rows.append(
+            DataTable(
+                name=name,
+                rows=outcome.data.get(name, 0),
+                symbols=str(count),
+                first=str(first),
+                last=str(last),
+                sources=str(sources),
+                data_kind="modelled" if name == "option_quotes" else "real",
+            )
+        )
+    rows += [DataTable(name=name, rows=count) for name, count in outcome.data.items() if name not in named]
+    return tuple(rows)
