@@ -1,10 +1,9 @@
 """Options backtests on backtrader: covered calls and protective puts over a chain of real or modelled quotes.
 
-`run_options` runs one specification on a chain and the underlying's bars. `options_backtest_flow` does it from the lake:
-
-1. read bars, chain and risk level of the newest lake snapshot (`_read`);
-2. check and specify each strategy (`specify`);
-3. run it (`run_options`), record its trial and its MLflow run (`_track`).
+1. `make_strategy` checks a strategy's name and parameters; `specify` writes the document that names its version.
+2. `read_option_inputs` reads chain, bars and risk level of a lake snapshot.
+3. `run_options` runs the specification (backtests/options/engine.py).
+4. `options_backtest_flow` does all of it and records trial and run (backtests/options_flow.py).
 
 The clock: a session's chain is known at its snapshot (a quarter of an hour after the close); decisions on it are filled at
 the next session's snapshot, options at the bid or the ask, shares by the convention.
@@ -12,7 +11,8 @@ the next session's snapshot, options at the bid or the ask, shares by the conven
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -30,7 +30,9 @@ from config.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from backtests.options.chain import ChainBook
+    from backtests.options.inputs import read_option_inputs
     from backtests.options.reports import OptionsResult
+    from backtests.options_flow import options_backtest_flow
 
 __all__ = [
     "OPTION_STRATEGIES",
@@ -38,9 +40,20 @@ __all__ = [
     "OptionStrategy",
     "ProtectivePutsStrategy",
     "make_strategy",
+    "options_backtest_flow",
+    "read_option_inputs",
     "run_options",
     "specify",
 ]
+
+# Imported when asked for: Prefect costs two seconds, backtrader and the lake most of one.
+_HOMES = {"options_backtest_flow": "backtests.options_flow", "read_option_inputs": "backtests.options.inputs"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def specify(strategy: OptionStrategy, symbol: str, convention: Convention) -> StrategySpec:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from config.errors import InputError, QualityError
 from risk.greeks import DAYS_PER_YEAR, forward_from_parity, greeks, implied_volatility
 
-__all__ = ["ChainBook", "Contract", "Quote", "Snapshot", "deltas"]
+__all__ = ["CHAIN_COLUMNS", "ChainBook", "Contract", "Quote", "Snapshot", "deltas"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
-_NEEDED = (
+CHAIN_COLUMNS = (
     "occ_symbol", "session", "quote_time", "available_at", "underlying", "expiry", "strike", "right", "multiplier", "style",
     "settlement", "bid", "ask", "data_kind",
 )  # fmt: skip
@@ -117,10 +117,12 @@ class ChainBook:
         QualityError
             A contract without a positive strike and multiplier, or with an unknown right or settlement.
         """
-        lacking = [name for name in _NEEDED if name not in (rows.column_names if isinstance(rows, pa.Table) else rows.columns)]
+        lacking = [
+            name for name in CHAIN_COLUMNS if name not in (rows.column_names if isinstance(rows, pa.Table) else rows.columns)
+        ]
         if lacking:
             raise InputError(f"the option chain lacks the columns {', '.join(lacking)}")
-        frame = rows.select(list(_NEEDED)).to_pandas() if isinstance(rows, pa.Table) else rows.loc[:, list(_NEEDED)]
+        frame = rows.select(list(CHAIN_COLUMNS)).to_pandas() if isinstance(rows, pa.Table) else rows.loc[:, list(CHAIN_COLUMNS)]
         if frame.empty:
             raise InputError("the option chain has no quotes", remedy="run quant ingest options, or ask for other sessions")
         names = frame["underlying"].unique()

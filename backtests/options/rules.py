@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -94,6 +94,7 @@ class Overlay:
     risk_regime_max: float | None = None
 
 
+@runtime_checkable  # Prefect builds a schema of the flow that takes one
 class OptionStrategy(Protocol):
     """What an options strategy offers: a name, a family, parameters, and itself as data."""
 
