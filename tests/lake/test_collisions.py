@@ -1,0 +1,160 @@
+"""Writers that collide lose nothing and double nothing; a writer that is killed leaves whole states behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from config.errors import LockHeldError
+from lake import Lake
+from lake.delta import open_table
+from tests.lake.rows import NOW, bar, bars, macro, vintage
+from tests.lake.writer_process import ROWS
+
+HOUSE = Path(__file__).parents[2]
+
+
+def _start(lake: Lake, name: str, batches: int, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.lake.writer_process", str(lake.root), name, str(batches), *more]
+    return subprocess.Popen(command, cwd=HOUSE, stdout=subprocess.PIPE, text=True)
+
+
+def _counts(lake: Lake, name: str | None = None) -> Counter[str]:
+    return Counter(lake.snapshot(name).read("equity_bars", columns=["symbol"])["symbol"].to_pylist())
+
+
+def test_processes_that_write_the_same_table_lose_and_double_nothing(lake: Lake) -> None:
+    writers = [_start(lake, name, 6, "common") for name in ("a", "b", "c")]
+    said = [writer.communicate(timeout=120)[0] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    expected = {f"{name}-{n:04d}": ROWS for name in ("a", "b", "c", "common") for n in range(6)}
+    assert _counts(lake) == expected
+    # Each common row was new to exactly one of the three, and unchanged to the two others.
+    told = [line.split() for text in said for line in text.splitlines() if line.startswith("row")]
+    assert sum(int(new) for _, _, new, _ in told) == sum(expected.values())
+    assert sum(int(unchanged) for *_, unchanged in told) == 2 * 6 * ROWS
+    lake.snapshot().verify("equity_bars")
+    for text in said:  # every id that anyone was told is there and whole
+        for name in (line.split()[1] for line in text.splitlines() if line.startswith("published")):
+            assert set(_counts(lake, name).values()) == {ROWS}
+
+
+def test_threads_share_a_lake_on_different_tables_and_read_whole_batches(lake: Lake) -> None:
+    problems: list[BaseException] = []
+    seen: set[int] = set()
+
+    def guarded(work: object) -> threading.Thread:
+        def run() -> None:
+            try:
+                work()  # type: ignore[operator]
+            except BaseException as problem:  # noqa: BLE001 - handed to the test below
+                problems.append(problem)
+
+        return threading.Thread(target=run)
+
+    def write_bars() -> None:
+        for n in range(8):
+            lake.write("equity_bars", bars([bar(f"{n}-{k}", date(2024, 1, 2), 1.0) for k in range(20)]), recorded_at=NOW)
+            lake.publish()
+
+    def write_macro() -> None:
+        for n in range(8):
+            lake.write("macro_observations", macro([vintage(date(2000 + n, 1, 1), date(2024, 1, 2), 1.0)]), recorded_at=NOW)
+            lake.publish()
+
+    def read() -> None:
+        for _ in range(15):
+            seen.add(lake.read_latest("equity_bars").num_rows)
+
+    threads = [guarded(work) for work in (write_bars, write_macro, read)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert seen <= {20 * n for n in range(9)}
+    assert lake.publish().read("equity_bars").num_rows == 160
+    assert lake.snapshot().read("macro_observations").num_rows == 8
+
+
+def test_a_writer_that_loses_every_race_says_so_and_writes_nothing(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.write("equity_bars", bars([bar("A", date(2024, 1, 2), 1.0)]), recorded_at=NOW)
+    import lake.writer as writer
+
+    merge, rivals = writer._merge, iter(range(100))
+
+    def overtaken(*given: object) -> object:
+        merged = merge(*given)  # type: ignore[arg-type]
+        monkeypatch.setattr(writer, "_merge", merge)
+        Lake(lake.root).write("equity_bars", bars([bar(f"R{next(rivals)}", date(2024, 1, 2), 1.0)]), recorded_at=NOW)
+        monkeypatch.setattr(writer, "_merge", overtaken)
+        return merged
+
+    monkeypatch.setattr(writer, "_merge", overtaken)
+    mine = bars([bar("MINE", date(2020, 1, 2), 1.0)])  # even in another partition
+    with pytest.raises(LockHeldError, match="in each of 3 attempts; nothing was written"):
+        Lake(lake.root, write_attempts=3).write("equity_bars", mine, recorded_at=NOW)
+    assert lake.read_latest("equity_bars")["symbol"].to_pylist() == ["A", "R0", "R1", "R2"]
+    monkeypatch.setattr(writer, "_merge", merge)
+    assert Lake(lake.root, write_attempts=1).write("equity_bars", mine, recorded_at=NOW).new == 1
+
+
+def test_an_acknowledged_write_has_been_forced_to_the_disk(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def recording(handle: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    lake.write("equity_bars", bars([bar("A", date(2023, 1, 3), 1.0), bar("A", date(2024, 1, 2), 1.0)]), recorded_at=NOW)
+    table = open_table(lake.root / "equity_bars")
+    assert table is not None
+    folder = lake.root / "equity_bars"
+    needed = {*table.file_uris(), str(folder / "year=2023"), str(folder), str(folder / "_delta_log"), str(lake.root)}
+    needed |= {str(folder / "_delta_log" / f"{version:020d}.json") for version in (0, 1)}
+    assert needed <= set(synced)
+    synced.clear()
+    snapshot = lake.publish()
+    assert any(name.startswith(str(lake.root / "snapshots" / ".tmp-")) for name in synced)
+    assert str(lake.root / "snapshots") in synced
+    assert (lake.root / "snapshots" / f"{snapshot.id}.json").exists()
+
+
+@pytest.mark.slow
+def test_killed_writers_leave_whole_snapshots_and_every_acknowledged_row(lake: Lake) -> None:
+    chance = random.Random(20260101)
+    rows: set[str] = set()
+    ids: set[str] = set()
+    for kill in range(25):
+        writer = _start(lake, f"k{kill}", 1000)
+        assert writer.stdout is not None
+        first = writer.stdout.readline()  # it is at work
+        time.sleep(chance.uniform(0.0, 0.4))
+        writer.send_signal(signal.SIGKILL)
+        rest, _ = writer.communicate()
+        for line in (first + rest).splitlines():
+            if line.startswith("row") and line.count(" ") == 3:
+                rows.add(line.split()[1])
+            elif line.startswith("published") and len(line.split()[-1]) == 16:
+                ids.add(line.split()[1])
+        newest = lake.publish()
+        newest.verify("equity_bars")
+        counts = _counts(lake)
+        assert set(counts.values()) == {ROWS}  # no half batch
+        assert rows <= set(counts)
+    assert len(rows) >= 25
+    assert ids <= set(lake.snapshots())
+    for name in ids:
+        assert set(_counts(lake, name).values()) == {ROWS}
