@@ -177,7 +177,12 @@ def implied_volatility(
         beta = (undiscounted - intrinsic) / scale
         x = -np.abs(np.log(forward / k))
         noise = 8.0 * np.finfo(np.float64).eps * intrinsic / scale
-        exists = _valid(s, k, t, np.ones_like(t)) & (t > 0.0) & (beta > noise) & (beta < np.exp(x / 2.0))
+        exists = (
+            _valid(s, k, t, np.ones_like(t))
+            & (t > 0.0)
+            & (beta > noise)
+            & (beta < np.exp(x / 2.0) * (1.0 - 8.0 * np.finfo(np.float64).eps))
+        )
     result = np.full(value.shape, np.nan)
     result[exists] = _solve(x[exists], beta[exists]) / np.sqrt(t[exists])
     return result
