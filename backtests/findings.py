@@ -18,6 +18,7 @@ import pandas as pd
 from backtests.result import BacktestResult
 from features.panel import MarketPanel
 from risk.metrics import total_return
+from risk.trade_metrics import notional
 from tracking.evidence import Finding, Severity
 
 __all__ = ["FINDING_CODES", "find"]
@@ -192,15 +193,15 @@ def _costs_dominate(case: _Case) -> Finding | None:
     orders = case.result.orders
     if not len(orders):
         return None
-    costs, notional = _costs(case)
+    costs, traded = _costs(case)
     gross = case.profit + costs
     if gross <= 0.0 or costs / gross < COST_SHARE:
         return None
+    even = "" if math.isnan(traded) else f"; it breaks even at {gross / traded * 1e4:.1f} bps a fill"
     return _finding(
         "costs_dominate",
         "serious" if case.profit <= 0.0 else "warning",
-        f"costs of {costs:,.0f} take {costs / gross:.0%} of the gross profit of {gross:,.0f}; net {case.profit:,.0f}; "
-        f"it breaks even at {gross / notional * 1e4:.1f} bps a fill",
+        f"costs of {costs:,.0f} take {costs / gross:.0%} of the gross profit of {gross:,.0f}; net {case.profit:,.0f}{even}",
         "trade less often (longer windows, a band around the signal) or show that fills are cheaper than assumed",
     )
 
@@ -343,19 +344,18 @@ def _finding(code: str, severity: Severity, text: str, remedy: str) -> Finding:
 
 
 def _costs(case: _Case) -> tuple[float, float]:
-    """Fees plus slippage, and the notional traded, in account currency.
+    """Fees plus slippage, and the notional traded (NaN where it is unknown), in account currency.
 
     Slippage is inside the fill price of an equity order; an option's spread is in its quote and cannot be told apart here.
     """
     orders = case.result.orders
-    multiplier = orders["multiplier"] if "multiplier" in orders.columns else 1.0
-    notional = (orders["quantity"] * orders["price"] * multiplier).abs()
+    traded = notional(orders)
     fees = float(orders["fee"].sum())
     if case.result.spec.kind != "weights":
-        return fees, float(notional.sum())
+        return fees, float(traded.sum(skipna=False))
     slip = case.result.spec.convention.slippage
     inside = np.where(orders["side"] == "buy", slip / (1.0 + slip), slip / (1.0 - slip))
-    return fees + float((notional * inside).sum()), float(notional.sum())
+    return fees + float((traded * inside).sum()), float(traded.sum(skipna=False))
 
 
 def _stale_count(case: _Case) -> tuple[int, int]:

@@ -178,6 +178,7 @@ def build_evidence(
     Returns
     -------
     Evidence
+        A Sharpe ratio without a value (returns that do not vary, as of idle cash at interest) shows no skill and counts as 0.
         `pbo` is None for fewer than two configurations; `spa_p` None without a benchmark; `dsr` None when the result's Sharpe
         ratio has no value. The same inputs give the same numbers: each bootstrap is seeded by the settings, the strategy's digest
         and its own name.
@@ -206,7 +207,7 @@ def build_evidence(
         samples=settings.bootstrap_samples,
         level=settings.interval_level,
     )["sharpe"]
-    deflated = deflated_sharpe_of(excess, trial_sharpes, trials_all).probability
+    valued = not math.isnan(numbers["sharpe"])
     return Evidence(
         strategy=result.spec.name,
         spec_digest=result.spec.digest,
@@ -218,17 +219,21 @@ def build_evidence(
         cagr=numbers["cagr"],
         volatility_ann=numbers["volatility_ann"],
         max_drawdown=numbers["max_drawdown"],
-        sharpe=numbers["sharpe"],
-        sharpe_interval=(interval.low, interval.high),
+        sharpe=_or_nothing(numbers["sharpe"]),
+        sharpe_interval=(_or_nothing(interval.low), _or_nothing(interval.high)),
         trials=trials,
         trials_all=trials_all,
-        dsr=None if math.isnan(deflated) else deflated,
+        dsr=deflated_sharpe_of(excess, trial_sharpes, trials_all).probability if valued else None,
         pbo=_overfitting(returns_matrix, returns, settings.pbo_blocks),
         spa_p=_superiority(returns_matrix, returns, benchmark_returns, result, settings),
         walk_forward_sharpe=None if walk_forward is None or math.isnan(walk_forward.sharpe) else walk_forward.sharpe,
         universe_point_in_time=universe_point_in_time,
         findings=findings,
     )
+
+
+def _or_nothing(value: float) -> float:
+    return 0.0 if math.isnan(value) else value
 
 
 def _overfitting(matrix: pd.DataFrame, returns: pd.Series, blocks: int) -> float | None:

@@ -156,6 +156,20 @@ def test_costs_dominate() -> None:
     assert "costs_dominate" not in findings_of(result_of(flat, quantity=1.0, fee=0.1, convention=REFERENCE))
 
 
+def test_costs_of_contracts_are_their_fees_and_have_no_break_even() -> None:
+    flat = np.full(1000, 1.05 ** (1 / 1000) - 1)
+    result = result_of(flat, fee=200.0, convention=REFERENCE)
+    result = replace(
+        result,
+        spec=replace(result.spec, kind="option_legs"),
+        orders=result.orders.assign(symbol="SPY200117C00300000"),
+        engine="options",
+    )
+    found = findings_of(result)["costs_dominate"]
+    assert "costs of 16,000 take 76% of the gross profit of 21,000; net 5,000" in found.text
+    assert "bps" not in found.text
+
+
 def test_parameter_cliff() -> None:
     result = result_of(steady())
     own = performance(result.equity, result.trades, result.orders, FREE)["sharpe"]

@@ -230,6 +230,15 @@ def test_an_account_that_never_traded_has_evidence_too() -> None:
     assert found.dsr <= 0.5
 
 
+def test_a_record_that_never_varies_shows_no_skill() -> None:
+    # Idle cash at interest: the same gain each session, a Sharpe ratio without a value.
+    family = matrix(1, 300, 2)
+    family["c0"] = 0.0001
+    found = evidence_of(result_of(equity_from(family["c0"])), family)
+    assert (found.sharpe, found.sharpe_interval, found.dsr) == (0.0, (0.0, 0.0), None)
+    assert found.total_return == pytest.approx(1.0001**300 - 1)
+
+
 def test_counts_and_sessions_that_contradict_each_other_are_refused() -> None:
     family = matrix(1, 300, 3)
     result = result_of(equity_from(family["c0"]))

@@ -63,3 +63,17 @@ def test_exposure_counts_overlapping_symbols_once_and_rounding_not_at_all() -> N
 
 def test_a_short_position_is_exposure_too() -> None:
     assert exposure(SESSIONS, fills((2, "A", "sell", 1.0, 10.0))) == pytest.approx(3 / 5)
+
+
+def test_an_option_is_held_until_its_expiry_without_an_order() -> None:
+    # Sold in the second session, expires on the fourth (2020-01-06): held at the closes of two of five.
+    orders = fills((1, "SPY200106C00300000", "sell", 1.0, 2.0))
+    assert exposure(SESSIONS, orders) == pytest.approx(2 / 5)
+
+
+def test_turnover_of_contracts_needs_their_multiplier() -> None:
+    equity = pd.Series([100.0] * 5, index=SESSIONS)
+    orders = fills((1, "SPY200106C00300000", "sell", 1.0, 2.0), (1, "SPY", "buy", 1.0, 50.0))
+    assert math.isnan(turnover(equity, orders))
+    # 200 for the contract, 50 for the share, over 100 in four sessions.
+    assert turnover(equity, orders.assign(multiplier=[100.0, 1.0])) == pytest.approx(2.5 * 63)
