@@ -29,6 +29,7 @@ from flows.ingest_report import IngestReport, NameOutcome, Outcome, RowCounts
 from flows.sources.base import Answer, Source, blocks
 
 if TYPE_CHECKING:
+    from lake import WriteResult
     from lake.quality import Split
     from lake.store import Lake
 
@@ -166,10 +167,21 @@ def store_answer(lake: Lake, answer: Answer, recorded_at: datetime) -> tuple[Row
         unchanged=written.unchanged,
         refused=parts.refused.num_rows + len(answer.refused),
     )
-    return counts, _outcomes(answer, parts, changed=bool(written.new or written.revised))
+    return counts, _outcomes(answer, parts, _changed(lake, answer, parts, written, recorded_at))
 
 
-def _outcomes(answer: Answer, parts: Split, *, changed: bool) -> dict[str, NameOutcome]:
+def _changed(lake: Lake, answer: Answer, parts: Split, written: WriteResult, recorded_at: datetime) -> Mapping[str, int]:
+    """How many rows of each symbol or series are new or revised."""
+    column = _NAME_COLUMN[answer.dataset]
+    if not written.new and not written.revised:
+        return {}
+    if not written.unchanged:
+        return Counter(parts.accepted.column(column).to_pylist())
+    where = {column: parts.accepted.column(column).unique().to_pylist(), "ingest_id": answer.ingest_id, "recorded_at": recorded_at}
+    return Counter(lake.read_latest(answer.dataset, where=where, columns=[column]).column(column).to_pylist())
+
+
+def _outcomes(answer: Answer, parts: Split, changed: Mapping[str, int]) -> dict[str, NameOutcome]:
     column = _NAME_COLUMN[answer.dataset]
     stored = Counter(parts.accepted.column(column).to_pylist())
     reasons: dict[str | None, list[str]] = {}
@@ -180,9 +192,19 @@ def _outcomes(answer: Answer, parts: Split, *, changed: bool) -> dict[str, NameO
     outcomes: dict[str, NameOutcome] = {}
     for name in dict.fromkeys((*answer.names, *stored)):
         bad, rows = reasons.get(name, []), stored[name]
-        outcome: Outcome = ("stored" if changed else "unchanged") if rows else ("refused" if bad else "missing")
+        new = changed.get(name, 0)
+        outcome: Outcome = ("stored" if new else "unchanged") if rows else ("refused" if bad else "missing")
         message = f"{len(bad)} rows refused, the first: {bad[0]}" if bad else None
-        outcomes[name] = NameOutcome(name=name, outcome=outcome, source=answer.source, rows=rows, refused=len(bad), message=message)
+        outcomes[name] = NameOutcome(
+            name=name,
+            outcome=outcome,
+            source=answer.source,
+            received=rows + len(bad),
+            changed=new,
+            unchanged=rows - new,
+            refused=len(bad),
+            message=message,
+        )
     for name, reason in answer.missing.items():
         outcomes[name] = NameOutcome(name=name, outcome="missing", source=answer.source, message=reason)
     return outcomes

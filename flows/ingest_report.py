@@ -38,19 +38,23 @@ class NameOutcome:
     ----------
     outcome : {"stored", "unchanged", "refused", "missing", "failed"}
         Refused: every row of it; missing: no source has it; failed: its source did not answer, and asking again is safe.
-    rows, refused : int
+    received, changed, unchanged, refused : int
+        Rows; changed: new or revised.
     """
 
     name: str
     outcome: Outcome
     source: str
-    rows: int = 0
+    received: int = 0
+    changed: int = 0
+    unchanged: int = 0
     refused: int = 0
     message: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return asdict(self)
+        document = asdict(self)
+        return {"symbol": document.pop("name"), **document}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +111,7 @@ class IngestReport:
             "snapshot_id": self.snapshot_id,
             "rows": self.total.as_dict(),
             "tables": {table: counts.as_dict() for table, counts in self.tables.items()},
-            "names": [name.as_dict() for name in self.names],
+            "outcomes": [name.as_dict() for name in self.names],
             "ingest_ids": list(self.ingest_ids),
             "gaps": self.gaps,
             "notes": list(self.notes),
