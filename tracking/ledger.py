@@ -232,6 +232,11 @@ class TrialLedger:
         whole.columns = pd.Index([spec_digest for _, spec_digest, _ in rows], name="configuration")
         return whole.rename_axis(index="session")
 
+    def parameters(self, symbols: Sequence[str], family: str | None = None) -> dict[str, dict[str, Any]]:
+        """The parameters of those configurations by specification digest: what the columns of `returns_matrix` mean."""
+        rows = self._newest(symbols, family, None, "spec_digest, params", "1 = 1")
+        return {spec_digest: json.loads(params) for spec_digest, params in rows}
+
     def _make(self) -> None:
         try:
             self._returns.mkdir(parents=True, exist_ok=True)

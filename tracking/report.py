@@ -17,9 +17,27 @@ from tracking.report_data import Curve, GateCell, GateColumn, HeatMap, ReportDat
 
 __all__ = ["Curve", "ReportData", "StrategyRow", "render_report", "write_report"]
 
+HALF_CENT = 0.005
 _HERE = Path(__file__).parent
 _COLOURS = 8
 _MAP_SIDE = 64
+_SEVERITIES = ("serious", "warning", "note")
+_CHECKS = {
+    "dsr": "Deflated Sharpe ratio",
+    "pbo": "Probability of overfitting",
+    "spa_p": "Beats the benchmark (SPA p)",
+    "sharpe_low": "Sharpe, low end of interval",
+    "trades": "Closed trades",
+    "sessions": "Sessions",
+    "max_drawdown": "Maximum drawdown",
+    "walk_forward_sharpe": "Sharpe out of sample",
+    "data_kind": "Data observed, not modelled",
+    "universe_point_in_time": "Universe without hindsight",
+    "serious_findings": "Serious findings",
+    "paper_alias": "Held the alias paper",
+    "paper_sessions": "Sessions on paper",
+    "paper_drift_bps": "Drift on paper, bps a session",
+}
 _OUTCOMES = ("promoted", "refused", "baseline")
 
 
@@ -43,10 +61,12 @@ def write_report(data: ReportData, path: Path) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as problem:
-        temporary.unlink(missing_ok=True)
         raise StorageError(
             f"cannot write the report {path}: {problem.strerror}", remedy=f"make {path.parent} writable with free space"
         ) from problem
@@ -61,7 +81,13 @@ def render_report(data: ReportData) -> str:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"pct": _pct, "num": _num, "whole": _whole, "money": money}
+    environment.filters |= {
+        "label": _label,
+        "pct": _pct,
+        "num": _num,
+        "whole": _whole,
+        "money": money,
+    }
     charts = _charts(data.curves, Markup)
     maps = [
         {"title": one.title, "data_kind": one.data_kind, "svg": Markup(_heat(one)), "hint": _heat_hint(one)}
@@ -75,6 +101,7 @@ def render_report(data: ReportData) -> str:
         "charts": charts,
         "maps": maps,
         "gate_stages": stages,
+        "findings": sorted(data.findings, key=lambda finding: _SEVERITIES.index(finding.severity)),
         "tallies": _tallies(data.strategies),
         "waived": [(row.name, ", ".join(row.waived_checks)) for row in data.strategies if row.waived_checks],
         "has_modelled": "modelled"
@@ -83,6 +110,7 @@ def render_report(data: ReportData) -> str:
             *(curve.data_kind for curve in data.curves),
             *(table.data_kind for table in data.data_tables),
         },
+        "explained": data.drift is not None and abs(data.drift.residual) < HALF_CENT,
         "drift_svg": Markup(_drift(data)) if data.drift else "",
     }
     return environment.get_template("report.html.j2").render(**parts, sections=_sections(data))
@@ -181,7 +209,7 @@ def _gate_stages(
         for name, requirement in asked.items():
             missing = GateCell(name=name, requirement=requirement, value="", state="not applicable")
             cells = [next((cell for cell in column.cells if cell.name == name), missing) for column in columns]
-            rows.append((name.replace("_", " "), requirement.replace(">=", "≥").replace("<=", "≤").replace("== ", ""), cells))
+            rows.append((name, requirement.replace(">=", "≥").replace("<=", "≤").replace("== ", ""), cells))
         stages.append((stage, rows, columns))
     return stages
 
@@ -227,9 +255,13 @@ def _drift(data: ReportData) -> str:
     drift = data.drift
     assert drift is not None
     parts = [(name.replace("_", " "), value, False) for name, value in drift.parts.items()]
-    rest = [("unexplained", drift.residual, False)] if drift.residual else []
+    rest = [("unexplained", drift.residual, False)] if abs(drift.residual) >= HALF_CENT else []
     steps = [("expected", drift.expected, True), *parts, *rest, ("achieved", drift.achieved, True)]
     return waterfall(steps, "Drift from the expected to the achieved value")
+
+
+def _label(check: str) -> str:
+    return _CHECKS.get(check, check)
 
 
 def _pct(value: float | None) -> str:

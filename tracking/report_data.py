@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tracking.evidence import Evidence
+from tracking.evidence import Evidence, Severity
 from tracking.gates import Verdict
 
 __all__ = [
@@ -99,7 +99,7 @@ class FindingRow:
     """A finding and its remedy."""
 
     strategy: str
-    severity: str
+    severity: Severity
     code: str
     text: str
     remedy: str
