@@ -33,7 +33,7 @@ ONE_TRADE_SHARE = 0.5
 COST_SHARE = 0.5
 # A plateau keeps most of its height; a neighbourhood at half the chosen Sharpe ratio is a cliff.
 CLIFF = 0.5
-STALE_SHARE, STALE_SERIOUS = 0.2, 0.5
+STALE_SHARE, STALE_SERIOUS, FILLS_FOR_A_SHARE = 0.2, 0.5, 10
 # The usual definition of a bear market.
 BEAR_MARKET = 0.2
 SHORT_YEARS, VERY_SHORT_YEARS = 3.0, 1.0
@@ -227,7 +227,7 @@ def _stale_fills(case: _Case) -> Finding | None:
     if case.result.spec.convention.fill != "next_open" or case.result.spec.kind != "weights":
         return None
     stale, checked = _stale_count(case)
-    if checked == 0 or stale / checked < STALE_SHARE:
+    if checked < FILLS_FOR_A_SHARE or stale / checked < STALE_SHARE:
         return None
     return _finding(
         "stale_fills",

@@ -192,6 +192,13 @@ def test_stale_fills(stale: int, severity: str | None) -> None:
     assert found is None or f"{stale} of 80 fills" in found.text
 
 
+def test_a_share_of_a_handful_of_fills_is_no_finding() -> None:
+    closes = np.linspace(100.0, 200.0, 1001)
+    stale = np.concatenate([[99.0], closes[:-1]])
+    assert "stale_fills" not in findings_of(result_of(steady(), fills=9), panel=panel_of(closes, stale))
+    assert findings_of(result_of(steady(), fills=10), panel=panel_of(closes, stale))["stale_fills"].severity == "serious"
+
+
 def test_same_close_fills_are_told_and_stale_opens_are_no_matter_then() -> None:
     closes = np.linspace(100.0, 200.0, 1001)
     convention = Convention(fee_bps=0.0, slippage_bps=0.0, fill="same_close")
