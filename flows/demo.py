@@ -14,7 +14,7 @@ Every step is named by its content, so a demo that was killed runs again, and a 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,7 @@ class DemoOutcome:
     paper: PaperRun
     chain: tuple[Link, ...]
     trials: int
+    configurations: Mapping[str, str]
     reused: tuple[str, ...]
     report: Path
     tracking_uri: str
@@ -170,6 +171,7 @@ def _run(settings: Settings, progress: Progress, clock: Clock) -> DemoOutcome:
     chain = explain(settings, paper.fills[0].client_order_id) if paper.fills else ()
     for what in reused:
         progress.note(f"re-used: {what}")
+    ledger = TrialLedger(settings)
     counts = {name: at.rows for name, at in sorted(lake.tables().items())}
     outcome = DemoOutcome(
         snapshot_id=snapshot.id,
@@ -181,7 +183,12 @@ def _run(settings: Settings, progress: Progress, clock: Clock) -> DemoOutcome:
         parity=parity,
         paper=paper,
         chain=chain,
-        trials=sum(TrialLedger(settings).count([symbol]) for symbol in (SYMBOL, UNDERLYING)),
+        trials=sum(ledger.count([symbol]) for symbol in (SYMBOL, UNDERLYING)),
+        configurations={
+            name: ", ".join(f"{key}={value}" for key, value in params.items())
+            for symbol in (SYMBOL, UNDERLYING)
+            for name, params in ledger.parameters([symbol]).items()
+        },
         reused=tuple(reused),
         report=settings.home_path / "reports" / "demo.html",
         tracking_uri=settings.tracking_uri,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,7 @@ def demo_report(outcome: DemoOutcome, snapshot: Snapshot) -> Path:
         curves=tuple(_curve(study) for study in outcome.studies),
         gates=tuple(_gate(study) for study in outcome.studies),
         findings=tuple(row for study in outcome.studies for row in _findings(study)),
-        folds=tuple(row for study in outcome.studies for row in _folds(study)),
+        folds=_all_folds(outcome),
         heat_maps=(_heat_map(outcome),),
         parity=(_parity(outcome),),
         orders=_orders(outcome),
@@ -145,15 +146,23 @@ def _findings(study: Study) -> list[FindingRow]:
     return [replace(row, strategy=study.label) for row in finding_rows(study.evidence)]
 
 
-def _folds(study: Study) -> list[FoldRow]:
+def _all_folds(outcome: DemoOutcome) -> tuple[FoldRow, ...]:
+    """One walk-forward a family: two versions of one strategy were chosen from the same configurations."""
+    of_family: dict[tuple[str, tuple[str, ...]], Study] = {}
+    for study in outcome.studies:
+        of_family.setdefault((study.result.spec.family, study.result.spec.symbols), study)
+    return tuple(row for study in of_family.values() for row in _folds(study, outcome.configurations))
+
+
+def _folds(study: Study, configurations: Mapping[str, str]) -> list[FoldRow]:
     if study.walk_forward is None:
         return []
     return [
         FoldRow(
-            strategy=study.label,
+            strategy=study.result.spec.family,
             train=f"{fold.train[0]:%Y-%m-%d} – {fold.train[1]:%Y-%m-%d}",
             test=f"{fold.test[0]:%Y-%m-%d} – {fold.test[1]:%Y-%m-%d}",
-            params=fold.configuration,
+            params=configurations.get(fold.configuration, fold.configuration[:12]),
             train_sharpe=fold.train_sharpe,
             test_sharpe=fold.test_sharpe,
         )

@@ -19,6 +19,7 @@ import pandas as pd
 from backtests.result import BacktestResult
 from backtests.strategy import Strategy, View
 from config.clock import Clock
+from config.conventions import Convention
 from config.hashing import digest
 from config.progress import SILENT, Progress
 from config.settings import Settings
@@ -186,7 +187,7 @@ def _try_family(
         )
         for column, strategy in enumerate(everything.values())
     ]
-    record_trials(ledger, contender.strategy.family, view.symbols, settings, trials, snapshot_id, clock)
+    record_trials(ledger, contender.strategy.family, view.symbols, convention, trials, snapshot_id, clock)
     places = {name: column for column, name in enumerate(everything)}
     return [float(annual[places[digest(dict(one.params))]]) for one in near]
 
@@ -195,16 +196,16 @@ def record_trials(
     ledger: TrialLedger,
     family: str,
     symbols: Sequence[str],
-    settings: Settings,
+    convention: Convention,
     trials: Sequence[Trial],
     snapshot_id: str,
     clock: Clock,
 ) -> int:
-    """Record trials under the settings' convention; the number that were not known before."""
+    """Record trials under a convention; the number that were not known before."""
     return ledger.record_many(
         family=family,
         symbols=list(symbols),
-        convention_digest=digest(settings.trading_convention().as_dict()),
+        convention_digest=digest(convention.as_dict()),
         trials=trials,
         snapshot_id=snapshot_id,
         recorded_at=clock.now(),

@@ -234,7 +234,7 @@ class TrialLedger:
 
     def parameters(self, symbols: Sequence[str], family: str | None = None) -> dict[str, dict[str, Any]]:
         """The parameters of those configurations by specification digest: what the columns of `returns_matrix` mean."""
-        rows = self._newest(symbols, family, None, "spec_digest, params", "1 = 1")
+        rows = self._newest(symbols, family, None, "spec_digest, params")
         return {spec_digest: json.loads(params) for spec_digest, params in rows}
 
     def _make(self) -> None:

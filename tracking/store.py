@@ -161,6 +161,9 @@ def prepare_store_in_background(settings: Settings) -> Future[None]:
     """
     import threading
 
+    # requests hides a warning of urllib3 while it is imported, by a filter that another thread's imports may undo: import it alone.
+    import requests  # noqa: F401
+
     future: Future[None] = Future()
 
     def work() -> None:
