@@ -61,17 +61,16 @@ class Place:
             return run_plan(plan, self.broker, journal, guard(**risk), self.clock, sleep=self.waits.append)
 
 
-def settings_for(url: str, timeout: float = 0.5) -> Settings:
-    return load_settings(
-        {"execution.gateway": "alpaca", "execution.alpaca_url": url, "execution.timeout_seconds": timeout}, environ=KEYS
-    )
+def settings_for(url: str, home: Path) -> Settings:
+    given = {"home": str(home), "execution.gateway": "alpaca", "execution.alpaca_url": url, "execution.timeout_seconds": 0.5}
+    return load_settings(given, environ=KEYS)
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     service = FakeAlpaca()
     with serve(service) as url:
-        settings = settings_for(url)
+        settings = settings_for(url, tmp_path)
         broker = connect_alpaca(settings)
         yield Place(service, settings, broker, tmp_path / "journal", FixedClock(NOW))
         broker._client._session.close()
@@ -222,8 +221,8 @@ def test_refused_keys_are_a_configuration_error_that_shows_no_key(place: Place) 
     assert "must-not-show" not in str(problem.value)
 
 
-def test_nothing_listening_is_unavailable() -> None:
-    broker = connect_alpaca(settings_for("http://127.0.0.1:9"))
+def test_nothing_listening_is_unavailable(tmp_path: Path) -> None:
+    broker = connect_alpaca(settings_for("http://127.0.0.1:9", tmp_path))
     with pytest.raises(ServiceUnavailable, match="no answer"):
         broker.account()
 
