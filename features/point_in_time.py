@@ -72,7 +72,7 @@ def load_panel(
     Returns
     -------
     MarketPanel
-        Rows are the union of the symbols' sessions; a symbol without a bar on one of them is NaN there. Prices of basis
+        Rows are the union of the symbols' sessions; a symbol without a bar on one of them (or on all) is NaN there. Prices of basis
         as_traded are adjusted for splits with an ex-date inside the panel (price / ratio, volume × ratio before it), as known
         at `as_of`; dividends are not taken into account. Vendor-adjusted prices are left as they are.
 
@@ -171,24 +171,22 @@ def _read_bars(snapshot: Snapshot, request: PanelRequest) -> pa.Table:
         _explain_absence(snapshot, request, absent)
     if bars.num_rows == 0:
         first, last = request.start or "the first", request.end or "the last"
+        moment = "" if request.as_of is None else f", as known at {request.as_of:%Y-%m-%d %H:%M %Z}"
         raise InputError(
-            f"no bar of {', '.join(request.symbols)} between {first} and {last} session",
+            f"no bar of {', '.join(request.symbols)} between {first} and {last} session{moment}",
             remedy="widen the window; `quant data ls` shows what is there",
         )
     return bars
 
 
 def _explain_absence(snapshot: Snapshot, request: PanelRequest, absent: list[str]) -> None:
-    """Refuse symbols that the lake does not hold; one that merely has no bar in the window is a column of NaN."""
-    held = snapshot.read("equity_bars", where={"interval": [request.interval]}, as_of=request.as_of, columns=["symbol", "source"])
+    """Refuse symbols that the lake does not hold; one without a bar in the window, or as of the moment, is a column of NaN."""
+    held = snapshot.read("equity_bars", where={"interval": [request.interval]}, columns=["symbol", "source"])
     pairs = {(row["symbol"], row["source"]) for row in held.group_by(["symbol", "source"]).aggregate([]).to_pylist()}
     known = sorted({symbol for symbol, _ in pairs})
     for symbol in absent:
         if symbol not in known:
-            moment = "" if request.as_of is None else f" as of {request.as_of:%Y-%m-%d %H:%M %Z}"
-            raise UnknownNameError(
-                f"the lake holds no {request.interval} bar of {symbol!r}{moment}", remedy=did_you_mean(symbol, known)
-            )
+            raise UnknownNameError(f"the lake holds no {request.interval} bar of {symbol!r}", remedy=did_you_mean(symbol, known))
         chosen = request.source if isinstance(request.source, str) else (request.source or {}).get(symbol)
         if chosen is not None and (symbol, chosen) not in pairs:
             there = sorted(name for held_symbol, name in pairs if held_symbol == symbol)

@@ -173,7 +173,7 @@ def test_what_is_not_there_is_named_and_what_has_no_bar_in_the_window_is_missing
     with pytest.raises(UnknownNameError, match=r"'VIX'[^?]*\n.*VIXCLS"):
         load_panel(snapshot, ["SP500"], macro=("VIX",))
     assert load_panel(snapshot, ["SP500", "LATE"], end=at(DAYS[1]).date()).close["LATE"].isna().all()
-    with pytest.raises(UnknownNameError, match="as of 2018-06-01"):
+    with pytest.raises(InputError, match="no bar of SP500 .* as known at 2018-06-01 12:00 UTC"):
         load_panel(snapshot, ["SP500"], as_of=at("2018-06-01"))
     with pytest.raises(InputError, match="no bar of LATE"):
         load_panel(snapshot, ["LATE"], end=at(DAYS[1]).date())
