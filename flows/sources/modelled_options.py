@@ -25,8 +25,9 @@ from config.calendar import session_closes
 from config.errors import DataError, InputError, UnknownNameError, did_you_mean
 from config.hashing import canonical_json
 from config.settings import Settings
-from flows.sources.base import Answer, answer_schema
+from flows.sources.base import Answer
 from flows.sources.chain_model import ChainModel, Levels, listed_strikes, model_volatility, monthly_expiries, quote, solve_levels
+from flows.sources.shape import table_of
 from risk.greeks import greeks
 from risk.volatility_index import INDEX_DAYS
 
@@ -377,7 +378,6 @@ def _to_arrow(inputs: ChainInputs, expiries: list[_Expiry], table: pd.DataFrame,
     tags = np.array([f"{inputs.underlying}{day:%y%m%d}" for day in ends])[table["expiry"].to_numpy()]
     mills = np.char.zfill(np.round(strike * 1000).astype(np.int64).astype(str), 8)
     right = np.where(call, "C", "P")
-    n = len(table)
     constant = {
         "source": "modelled",
         "underlying": inputs.underlying,
@@ -404,13 +404,6 @@ def _to_arrow(inputs: ChainInputs, expiries: list[_Expiry], table: pd.DataFrame,
         "rho": values.rho,
         "available_at": inputs.known_at[at],
     }
-    schema = answer_schema("option_quotes")
-    arrays = []
-    for column in schema:
-        if column.name in constant:
-            arrays.append(pa.repeat(pa.scalar(constant[column.name], column.type), n))
-        elif column.name in columns:
-            arrays.append(pa.array(columns[column.name], type=column.type))
-        else:  # a model has no sizes, last trades, volume or open interest
-            arrays.append(pa.nulls(n, column.type))
-    return pa.Table.from_arrays(arrays, schema=schema)
+    # A model has no sizes, last trades, volume or open interest: those columns stay empty.
+    empty = dict.fromkeys(("bid_size", "ask_size", "last", "volume", "open_interest"))
+    return table_of("option_quotes", {**columns, **constant, **empty}, len(table))
