@@ -30,7 +30,7 @@ from features.catalogue import FeatureSet
 from features.catalogue import feature_set as named_set
 from features.engine import compute
 from features.macro import parse_series
-from features.point_in_time import PanelRequest, read_panel
+from features.point_in_time import PanelRequest, held_macro, read_panel
 from features.store import PREFIX, feature_rows
 from lake import Lake, Snapshot, open_lake
 from lake.files import write_whole
@@ -75,6 +75,15 @@ class FeatureBuild:
     absent_macro: tuple[str, ...]
     ingest_id: str
     reused: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            **asdict(self),
+            "features": list(self.features),
+            "absent_macro": list(self.absent_macro),
+            "coverage": dict(self.coverage),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,8 +201,7 @@ def _plan(
     macro_source: str | Mapping[str, str] | None,
     settings: Settings,
 ) -> _Plan:
-    held = _held_series(snapshot, chosen, as_of)
-    macro = tuple(name for name in chosen.macro if parse_series(name).series in held)
+    macro = held_macro(snapshot, chosen.macro, as_of=as_of)
     request = PanelRequest(
         symbols=symbols, as_of=as_of, macro=macro, source=source, macro_source=macro_source, calendar=settings.data.calendar
     )
@@ -215,18 +223,10 @@ def _plan(
         request=request,
         start=start,
         end=end,
-        absent_macro=tuple(sorted({parse_series(name).series for name in chosen.macro} - held)),
+        absent_macro=tuple(sorted({parse_series(name).series for name in set(chosen.macro) - set(macro)})),
         snapshot_id=snapshot.id,
         ingest_id=f"features:{short(digest(inputs), 32)}",
     )
-
-
-def _held_series(snapshot: Snapshot, chosen: FeatureSet, as_of: datetime | None) -> set[str]:
-    wanted = sorted({parse_series(name).series for name in chosen.macro})
-    if not wanted or "macro_observations" not in snapshot.tables:
-        return set()
-    found = snapshot.read("macro_observations", where={"series": wanted}, as_of=as_of, columns=["series"])
-    return set(found["series"].unique().to_pylist())
 
 
 def _finished(record: Path, lake: Lake, plan: _Plan) -> FeatureBuild | None:
@@ -263,5 +263,5 @@ def _record(record: Path, plan: _Plan, blocks: list[_Block], published: Snapshot
         absent_macro=plan.absent_macro,
         ingest_id=plan.ingest_id,
     )
-    write_whole(record, canonical_json(asdict(build)).encode())
+    write_whole(record, canonical_json(build.as_dict()).encode())
     return build

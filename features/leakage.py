@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +89,28 @@ class LeakageReport:
     def unproven(self) -> tuple[str, ...]:
         """Features that had no value on this panel, so that nothing could be compared."""
         return tuple(name for name, count in self.compared.items() if count == 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; an infinite size (a number against NaN) and NaN as None."""
+
+        def plain(leak: Leak) -> dict[str, Any]:
+            numbers = {name: getattr(leak, name) for name in ("true_value", "other_value", "size")}
+            return {
+                "feature": leak.feature,
+                "symbol": leak.symbol,
+                "session": f"{leak.session:%Y-%m-%d}",
+                "cut": f"{leak.cut:%Y-%m-%d}",
+                "future": leak.future,
+                "changed": leak.changed,
+                **{name: value if np.isfinite(value) else None for name, value in numbers.items()},
+            }
+
+        return {
+            "cuts": [f"{cut:%Y-%m-%d}" for cut in self.cuts],
+            "compared": dict(self.compared),
+            "unproven": list(self.unproven),
+            "leaks": [plain(leak) for leak in self.leaks],
+        }
 
     def require(self) -> LeakageReport:
         """Return the report, or raise.

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from features.splits import split_factors
 if TYPE_CHECKING:
     from lake import Snapshot
 
-__all__ = ["PanelRequest", "load_panel", "read_panel"]
+__all__ = ["PanelRequest", "held_macro", "load_panel", "read_panel"]
 
 FIELDS = ("open", "high", "low", "close", "volume")
 _BAR_COLUMNS = ["symbol", "session", "event_time", "source", *FIELDS, "basis", "available_at", "ingest_id"]
@@ -152,6 +152,16 @@ def read_panel(snapshot: Snapshot, request: PanelRequest) -> tuple[MarketPanel, 
         snapshot_id=snapshot.id,
     )
     return panel, _known_at(bars, request.symbols, sessions, closes)
+
+
+def held_macro(snapshot: Snapshot, names: Iterable[str], *, as_of: datetime | None = None) -> tuple[str, ...]:
+    """Those of the macro names whose series the snapshot holds (as known at `as_of`): what `load_panel` may be asked for."""
+    asked = {name: parse_series(name).series for name in dict.fromkeys(names)}
+    if not asked or "macro_observations" not in snapshot.tables:
+        return ()
+    found = snapshot.read("macro_observations", where={"series": sorted(set(asked.values()))}, as_of=as_of, columns=["series"])
+    held = set(found["series"].unique().to_pylist())
+    return tuple(name for name, series in asked.items() if series in held)
 
 
 def _read_bars(snapshot: Snapshot, request: PanelRequest) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ def test_what_is_stored_is_what_is_computed(lake: Lake, tmp_path: Path) -> None:
     assert built.coverage["volume_ratio_20"] == pytest.approx((41 + 11) / 150)
     assert built.coverage["vix_level"] == pytest.approx((59 + 30 + 59) / 150)  # no VIX yet at the first close
     assert built.absent_macro == ("AAA", "BAA")
+    assert json.loads(json.dumps(built.as_dict(), allow_nan=False))["coverage"] == built.coverage
 
 
 def test_rows_are_known_at_their_sessions_close_and_carry_their_origin(lake: Lake, tmp_path: Path) -> None:

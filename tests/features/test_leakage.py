@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -74,9 +75,14 @@ def test_a_leak_of_the_last_row_only_is_caught() -> None:
         result.iloc[-1] = 0.0
         return {"special": result}
 
-    (leak,) = find_leaks(last_row_is_special, SMALL, cuts=3, rng=rng()).leaks
+    report = find_leaks(last_row_is_special, SMALL, cuts=3, rng=rng())
+    (leak,) = report.leaks
     assert leak.future == "cut"
     assert leak.session == leak.cut
+    document = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert (
+        document["leaks"][0] | {"feature": "special", "other_value": 0.0, "changed": 6} == document["leaks"][0]
+    )  # 3 cuts, 2 symbols
 
 
 def test_a_leak_that_only_a_changed_future_shows_is_caught() -> None:
