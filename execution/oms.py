@@ -1,8 +1,10 @@
 """Order management: a plan goes out once, whatever happens on the way.
 
-`run_plan`: 1. is a halt latched? 2. the same id with other content is refused (`Journal.plan`); 3. `reconcile`; 4. the guard
-looks at everything not yet sent; 5. the plan is stored; 6. each order is journalled, synced, and sent (`_send`), sales first;
-7. `reconcile` again books what was filled.
+1. `run_plan` refuses when a halt is latched, or when the plan's id is stored with other content.
+2. `reconcile` brings the journal to what the broker says.
+3. The guard looks at everything not yet sent (`_check`); then the plan is stored.
+4. Each order is journalled, synced, and sent (`_send`): sales, a moment for them to fill (`_await_sales`), buys.
+5. `reconcile` again books what was filled.
 
 An answer that does not come is not a rejection: ask by id; when the broker has no such order, send the *same* id once more;
 when that stays open too, the order is *unknown* and the account halts.
@@ -19,7 +21,7 @@ from config.errors import InputError, OrderRefused, PlanConflict, RateLimited, S
 from execution.broker import Broker
 from execution.guard import Guard, GuardContext
 from execution.journal import Journal, JournalOrder
-from execution.orders import Account, Fill, OrderRequest, OrderState
+from execution.orders import LIVE_STATUSES, Account, Fill, OrderRequest, OrderState
 from execution.plan import Plan
 from execution.reconcile import Reconciliation, reconcile, stop
 
@@ -27,6 +29,7 @@ __all__ = ["PlanOutcome", "run_plan"]
 
 _PATIENCE = 6
 _LONGEST_WAIT_SECONDS = 60.0
+_SALE_WAITS_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,13 +103,16 @@ def run_plan(
             f"({stored.digest[:12]}, now {plan.digest[:12]})",
             remedy="run the stored plan again (Journal.plan), or plan the next session",
         )
-    before = reconcile(broker, journal)
+    before = reconcile(broker, journal, sleep=sleep)
     unsent = _unsent(plan, journal, known=stored is not None)
     _check(unsent, plan, before, broker, journal, guard, clock)
     journal.record_plan(plan)
-    for request in unsent:
+    for request in [order for order in unsent if order.side == "sell"]:
         _send(request, broker, journal, sleep)
-    after = reconcile(broker, journal) if unsent else before
+    _await_sales(plan, broker, journal, sleep)
+    for request in [order for order in unsent if order.side == "buy"]:
+        _send(request, broker, journal, sleep)
+    after = reconcile(broker, journal, sleep=sleep) if unsent else before
     ids = {order.client_order_id for order in plan.orders}
     return PlanOutcome(
         plan=plan,
@@ -152,6 +158,23 @@ def _check(
     except OrderRefused as refusal:
         journal.note("refused", {"plan_id": plan.plan_id, "rule": refusal.rule, "message": refusal.message})
         raise
+
+
+def _await_sales(plan: Plan, broker: Broker, journal: Journal, sleep: Callable[[float], None]) -> None:
+    """Give sales a moment to fill before the buys that their cash pays for; what then still works is the broker's to judge."""
+    for wait in (*_SALE_WAITS_SECONDS, None):
+        working = [
+            order
+            for order in journal.orders(plan.plan_id)
+            if order.request.side == "sell" and order.request.time_in_force == "day" and order.state in LIVE_STATUSES
+        ]
+        for order in working:
+            state = broker.order_by_client_id(order.request.client_order_id)
+            if state is not None:
+                journal.record_state(state)
+        if not working or wait is None:
+            return
+        sleep(wait)
 
 
 def _send(request: OrderRequest, broker: Broker, journal: Journal, sleep: Callable[[float], None]) -> None:

@@ -2,12 +2,15 @@
 
 1. `reconcile` reads account and positions, with fills before and after, until no fill came in between (`_read`).
 2. It books fills, each execution id once (`_book_fills`), and asks for every order of ours that is not done (`_refresh`).
-3. A working order that is not ours, a fill of an order that is not ours, an order of ours that the broker has lost, or
+3. An order that the broker calls filled while its executions are not listed yet is late news, not drift (`_late`): it waits.
+4. A working order that is not ours, a fill of an order that is not ours, an order of ours that the broker has lost, or
    holdings that our own fills do not explain: `halt` is latched and `TradingHalted` raised.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -23,6 +26,7 @@ __all__ = ["Reconciliation", "halt_trading", "reconcile", "stop"]
 _ROUNDS = 5
 # Fills can be reported out of order; each is booked once, so asking again for a day costs nothing.
 _OVERLAP = timedelta(days=1)
+_WAITS_SECONDS = (0.2, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +39,13 @@ class Reconciliation:
     new_fills: tuple[Fill, ...]
 
 
-def reconcile(broker: Broker, journal: Journal) -> Reconciliation:
+def reconcile(broker: Broker, journal: Journal, *, sleep: Callable[[float], None] = time.sleep) -> Reconciliation:
     """Compare journal and broker and book what is new.
+
+    Parameters
+    ----------
+    sleep : callable
+        How to wait for executions that the broker has not listed yet.
 
     Raises
     ------
@@ -45,11 +54,23 @@ def reconcile(broker: Broker, journal: Journal) -> Reconciliation:
     OrderRefused
         ``account_changed``, ``mode_mismatch``: this is not the account of this journal.
     ServiceUnavailable
-        The broker could not be read; nothing is concluded from that.
+        The broker could not be read, or its executions stay behind its orders; nothing is concluded from that.
     """
     account = broker.account()
     _same_account(account, journal)
-    new, positions, working = _read(broker, journal)
+    new: tuple[Fill, ...] = ()
+    for wait in (*_WAITS_SECONDS, None):
+        later, positions, working = _read(broker, journal)
+        new += later
+        _refresh(broker, journal)
+        late = _late(journal)
+        if not late:
+            break
+        if wait is None:
+            raise ServiceUnavailable(
+                f"account {journal.account_id}: order {late[0]} is filled and its executions are not listed yet", remedy="run again"
+            )
+        sleep(wait)
     foreign = [order for order in working if journal.order(order.client_order_id) is None]
     if foreign:
         first = foreign[0]
@@ -58,7 +79,6 @@ def reconcile(broker: Broker, journal: Journal) -> Reconciliation:
             f"account {account.account_id}: order {first.client_order_id or first.order_id} ({first.side} {first.quantity} "
             f"{first.symbol}) is working and is not ours",
         )
-    _refresh(broker, journal)
     book = journal.book()
     drift = {s: (book.get(s, Decimal(0)), positions.get(s, Decimal(0))) for s in sorted({*book, *positions})}
     wrong = {symbol: pair for symbol, pair in drift.items() if pair[0] != pair[1]}
@@ -125,6 +145,15 @@ def _book_fills(broker: Broker, journal: Journal) -> tuple[Fill, ...]:
         if journal.record_fill(fill):
             booked.append(fill)
     return tuple(booked)
+
+
+def _late(journal: Journal) -> tuple[str, ...]:
+    """Orders of which the broker says more is filled than it has listed executions for."""
+    booked: dict[str, Decimal] = {}
+    for fill in journal.fills():
+        booked[fill.client_order_id] = booked.get(fill.client_order_id, Decimal(0)) + fill.quantity
+    orders = [(order.request.client_order_id, order.filled) for order in journal.orders()]
+    return tuple(name for name, filled in orders if filled > booked.get(name, Decimal(0)))
 
 
 def _refresh(broker: Broker, journal: Journal, *, halt_on_loss: bool = True) -> None:

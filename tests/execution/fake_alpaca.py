@@ -35,7 +35,32 @@ class FakeAlpaca:
     always: dict[tuple[str, str], str] = field(default_factory=dict)
     account_extra: dict[str, Any] = field(default_factory=dict)
     is_open: bool = True
+    unlisted: int = 0
+    slow: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def settle(self, order: dict[str, Any]) -> None:
+        """Fill an order."""
+        quantity, price = Decimal(order["qty"]), self.prices[order["symbol"]]
+        order |= {"status": "filled", "filled_qty": order["qty"], "filled_avg_price": str(price)}
+        change = quantity if order["side"] == "buy" else -quantity
+        self.cash -= change * price
+        self.held[order["symbol"]] = self.held.get(order["symbol"], Decimal(0)) + change
+        if self.held[order["symbol"]] == 0:
+            del self.held[order["symbol"]]
+        self.activities.append(
+            {
+                "id": f"20261120100000000::{len(self.activities):04d}",
+                "activity_type": "FILL",
+                "type": "fill",
+                "transaction_time": NOW,
+                "price": str(price),
+                "qty": order["qty"],
+                "side": order["side"],
+                "symbol": order["symbol"],
+                "order_id": order["id"],
+            }
+        )
 
     def equity(self) -> Decimal:
         return self.cash + sum((q * self.prices[s] for s, q in self.held.items()), Decimal(0))
@@ -64,31 +89,15 @@ class FakeAlpaca:
             "symbol": body["symbol"],
             "side": body["side"],
             "qty": body["qty"],
-            "filled_qty": body["qty"],
-            "filled_avg_price": str(price),
-            "status": "filled",
+            "filled_qty": "0",
+            "status": "new",
             "type": "market",
             "time_in_force": body["time_in_force"],
         }
         self.orders.append(order)
-        change = quantity if body["side"] == "buy" else -quantity
-        self.cash -= change * price
-        self.held[body["symbol"]] = self.held.get(body["symbol"], Decimal(0)) + change
-        if self.held[body["symbol"]] == 0:
-            del self.held[body["symbol"]]
-        self.activities.append(
-            {
-                "id": f"20261120100000000::{len(self.activities):04d}",
-                "activity_type": "FILL",
-                "type": "fill",
-                "transaction_time": NOW,
-                "price": str(price),
-                "qty": body["qty"],
-                "side": body["side"],
-                "symbol": body["symbol"],
-                "order_id": order["id"],
-            }
-        )
+        if body["side"] == "sell" and self.slow:
+            return 200, dict(order)
+        self.settle(order)
         return 200, order
 
     def read(self, path: str, query: dict[str, str]) -> tuple[int, Any]:
@@ -107,9 +116,16 @@ class FakeAlpaca:
             return 200, [order for order in self.orders if order["status"] in ("new", "accepted", "partially_filled")]
         if path == "/v2/orders:by_client_order_id":
             found = [order for order in self.orders if order["client_order_id"] == query["client_order_id"]]
+            if found and found[0]["status"] == "new" and self.slow:
+                self.slow -= 1
+                if not self.slow:
+                    self.settle(found[0])
             return (200, found[0]) if found else (404, {"code": 40410000, "message": "order not found"})
         if path.startswith("/v2/orders/"):
             return 200, next(order for order in self.orders if path.endswith(order["id"]))
+        if path == "/v2/account/activities/FILL" and self.activities and self.unlisted:
+            self.unlisted -= 1
+            return 200, []
         if path == "/v2/account/activities/FILL":
             start = query.get("page_token")
             later = [a for a in self.activities if start is None or a["id"] > start]

@@ -21,6 +21,7 @@ from execution.journal import Journal
 from execution.oms import PlanOutcome, run_plan
 from execution.orders import Quote
 from execution.plan import Plan, make_plan
+from execution.reconcile import reconcile
 from tests.execution.fake_alpaca import FakeAlpaca, serve
 from tests.execution.world import FREE, NOW, PRICES, TW, guard
 
@@ -38,14 +39,14 @@ class Place:
     folder: Path
     clock: FixedClock
 
-    def plan(self, targets: dict[str, float], **changes: Any) -> Plan:
+    def plan(self, targets: dict[str, float], held: dict[str, Decimal] | None = None, **changes: Any) -> Plan:
         given: dict[str, Any] = {
             "account_id": self.service.number,
             "strategy": "tw",
             "version": "v1",
             "session": date(2026, 11, 19),
             "targets": targets,
-            "positions": {},
+            "positions": held or {},
             "prices": {symbol: Quote(price=price, at=NOW) for symbol, price in PRICES.items()},
             "equity": 100_000,
             "cash": 100_000,
@@ -198,6 +199,32 @@ def test_fills_are_read_over_several_pages(place: Place) -> None:
     template = place.service.activities[0]
     place.service.activities += [{**template, "id": f"20261120100000000::{n:04d}"} for n in range(3, 250)]
     assert len(place.broker.fills(None)) == 250
+
+
+def test_executions_that_are_listed_late_are_waited_for_and_are_no_drift(place: Place) -> None:
+    place.service.unlisted = 3
+    outcome = place.run(place.plan(TW))
+    assert place.waits != []
+    assert len(outcome.fills) == 3
+    place.service.unlisted = 10**9
+    with pytest.raises(ServiceUnavailable, match="not listed yet"):
+        place.run(place.plan({"SPY": 0.0}, {"SPY": Decimal(80)}, session=date(2026, 11, 20)))
+    place.service.unlisted = 0
+    with Journal.open(place.folder, place.service.number, clock=place.clock) as journal:
+        assert journal.halted is None
+        reconcile(place.broker, journal)
+        assert len(journal.fills()) == 4
+        assert journal.book() == place.service.held
+
+
+def test_buys_wait_for_the_sales_that_pay_for_them(place: Place) -> None:
+    place.service.multiplier = 1
+    place.run(place.plan({"SPY": 0.5, "QQQ": 0.5}))
+    place.service.slow = 3
+    held = {"SPY": Decimal(100), "QQQ": Decimal(125)}
+    place.run(place.plan({"SPY": 0.5, "QQQ": 0.0, "TLT": 0.5}, held, cash=0, session=date(2026, 11, 20)))
+    assert place.service.held == {"SPY": Decimal(100), "TLT": Decimal(500)}
+    assert place.waits == [0.1, 0.2, 0.5]
 
 
 def test_short_positions_are_negative(place: Place) -> None:
