@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from config.conventions import Convention
@@ -49,11 +50,11 @@ def portfolio_tables(portfolio: Any) -> dict[str, pd.DataFrame]:
             )
         value = value.iloc[:, 0]
     equity = value.rename("equity").rename_axis("session").reset_index()
-    return {
-        "equity": equity,
-        "orders": _orders(portfolio.orders.records_readable),
-        "trades": _trades(portfolio.trades.records_readable),
-    }
+    with warnings.catch_warnings():
+        # vectorbt 1.2 builds these tables with keywords that pandas 3.1 deprecates; nobody here can mend it.
+        warnings.filterwarnings("ignore", message="The inplace keyword")
+        orders, trades = portfolio.orders.records_readable, portfolio.trades.records_readable
+    return {"equity": equity, "orders": _orders(orders), "trades": _trades(trades)}
 
 
 def portfolio_metrics(tables: dict[str, pd.DataFrame], convention: Convention) -> dict[str, float]:

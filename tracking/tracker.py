@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from tracking.gates import Verdict
 
-__all__ = ["BacktestTracker", "ResultLike", "SpecLike", "create_backtest_tracker"]
+__all__ = ["BacktestTracker", "Metric", "ResultLike", "SpecLike", "create_backtest_tracker"]
 
 # Limits of MLflow's log_batch, and of one parameter's and one tag's text.
 _PARAMS_PER_BATCH, _METRICS_PER_BATCH, _TAGS_PER_BATCH = 100, 1000, 100
@@ -333,7 +333,10 @@ class BacktestTracker:
             digests = write_artefacts(Path(folder), files)
             self.store.client.log_artifacts(run_id, folder)
         self._attached |= digests
-        self._log(tags={ARTEFACTS_TAG: canonical_json(self._attached)})
+        listed = canonical_json(self._attached)
+        if len(listed) > _TAG_LENGTH:
+            raise InputError(f"a run takes about 90 artefacts, not {len(self._attached)}", remedy="bundle small ones into tables")
+        self._log(tags={ARTEFACTS_TAG: listed})
 
     def _fingerprints(self) -> dict[str, str]:
         code, environment = code_fingerprint(), environment_fingerprint()

@@ -224,5 +224,5 @@ def test_the_report_is_put_in_place_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_findings_are_ordered_by_severity() -> None:
-    mixed = tuple(Finding(code=kind, severity=kind, text="t", remedy="r") for kind in ("note", "serious", "warning"))  # type: ignore[arg-type]
+    mixed = tuple(Finding(code=kind, severity=kind, text="t", remedy="r") for kind in ("note", "serious", "warning"))
     assert [row.severity for row in finding_rows(evidence(findings=mixed))] == ["serious", "warning", "note"]

@@ -23,7 +23,7 @@ from tracking.evidence import Finding
 from tracking.fingerprint import code_fingerprint, environment_fingerprint
 from tracking.gates import evaluate
 from tracking.runs import RunRecord
-from tracking.tracker import BacktestTracker
+from tracking.tracker import BacktestTracker, Metric
 
 _NUMBERS = itertools.count()
 AT = datetime(2026, 11, 20, 21, 0, tzinfo=UTC)
@@ -40,7 +40,7 @@ def key(tracker: BacktestTracker, result: Result) -> str:
 
 def logged(tracker: BacktestTracker, result: Result | None = None) -> RunRecord:
     about = evidence(strategy="sma", findings=(Finding(code="few_trades", severity="warning", text="t", remedy="r"),))
-    metrics = {"sharpe": (0.5, 0.1, 0.9), "omega": math.inf, "trades": 1}
+    metrics: dict[str, Metric] = {"sharpe": (0.5, 0.1, 0.9), "omega": math.inf, "trades": 1}
     return tracker.log_result(result or Result(spec("sma")), metrics, about, artefacts={"extra": {"a": 1}})
 
 
