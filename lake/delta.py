@@ -212,7 +212,8 @@ def sync_commit(path: Path, version: int) -> None:
     for action in _log_actions(path, version):
         if "add" in action:
             file = path / unquote(action["add"]["path"])
-            sync(file)
+            if file.exists():  # maintenance may have removed a file that no later version uses
+                sync(file)
             folders |= {file.parent, path}
     log = path / "_delta_log"
     for entry in (log_path(path, version), log / "_last_checkpoint", *log.glob(f"{version:020d}.checkpoint*")):

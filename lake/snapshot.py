@@ -1,8 +1,9 @@
 """Exact states of the lake: small published files, named by a digest of what the tables hold.
 
 1. `publish` collects each data table's newest version (`_collect`), under a lock so that states are published in order.
-2. `snapshot_id` digests the tables' chains; the file is written whole (`lake.files.write_whole`), then the pointer to the newest.
-3. `load` reads a file back and verifies it; `Snapshot` reads the tables at exactly its versions.
+2. `_sync` forces what they are made of to the disk, whoever wrote it.
+3. `snapshot_id` digests the tables' chains; the file is written whole (`lake.files.write_whole`), then the pointer to the newest.
+4. `load` reads a file back and verifies it; `Snapshot` reads the tables at exactly its versions.
 
 The three bookkeeping tables (`ingest_runs`, `quarantine`, `gaps`) say what happened in *this* lake, at wall-clock times. They are
 no part of a snapshot's state: its id does not cover them, and reading them through a snapshot gives their newest version.
@@ -20,7 +21,7 @@ from typing import Any
 from config.errors import IntegrityError, UnknownNameError, did_you_mean
 from config.hashing import canonical_json, digest, short
 from config.locks import exclusive
-from lake.delta import TableVersion, open_table, table_names, version_state
+from lake.delta import TableVersion, open_table, sync_commit, table_names, version_state
 from lake.failures import storage_errors
 from lake.files import write_whole
 from lake.reading import BOOKKEEPING, Tables
@@ -94,6 +95,7 @@ def publish(root: Path) -> Snapshot:
         name, newest = snapshot_id(tables), _newest(root)
         if name == newest:
             return load(root, name)
+        _sync(root, tables, {} if newest is None else load(root, newest).tables)
         if not _file(root, name).exists():
             content = {
                 "format": _FORMAT,
@@ -115,6 +117,14 @@ def _collect(root: Path) -> dict[str, TableVersion]:
             if at.rows:  # a table made by a writer that died before its first row is not there yet
                 tables[name] = at
     return tables
+
+
+def _sync(root: Path, tables: Mapping[str, TableVersion], before: Mapping[str, TableVersion]) -> None:
+    """Force every commit since the last snapshot to the disk: its writer may have died between committing and syncing."""
+    for name, at in tables.items():
+        first = before[name].version + 1 if name in before and before[name].table_id == at.table_id else 0
+        for version in range(first, at.version + 1):
+            sync_commit(root / name, version)
 
 
 def published(root: Path) -> tuple[str, ...]:

@@ -191,13 +191,12 @@ def _commit(
         Another writer was quicker; nothing was written.
     """
     from deltalake import CommitProperties, WriterProperties, write_deltalake
+    from deltalake.exceptions import CommitFailedError
 
     if table is None or state is None:
         table = create_table(path, spec, merged.schema)
         state = version_state(path, table)
         if state.version != 0:
-            from deltalake.exceptions import CommitFailedError
-
             raise CommitFailedError("another process has created and filled the table")
     digest = rows_digest(merged.to_batches(), pa.schema([*spec.schema, PHYSICAL[0]]), without=("recorded_at",))
     said = {

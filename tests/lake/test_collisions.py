@@ -127,6 +127,8 @@ def test_an_acknowledged_write_has_been_forced_to_the_disk(lake: Lake, monkeypat
     assert needed <= set(synced)
     synced.clear()
     snapshot = lake.publish()
+    # Whoever committed it: the writer may have died before it synced.
+    assert set(table.file_uris()) <= set(synced)
     assert any(name.startswith(str(lake.root / "snapshots" / ".tmp-")) for name in synced)
     assert str(lake.root / "snapshots") in synced
     assert (lake.root / "snapshots" / f"{snapshot.id}.json").exists()
@@ -158,3 +160,21 @@ def test_killed_writers_leave_whole_snapshots_and_every_acknowledged_row(lake: L
     assert ids <= set(lake.snapshots())
     for name in ids:
         assert set(_counts(lake, name).values()) == {ROWS}
+
+
+def test_a_writer_that_died_after_making_the_table_leaves_nothing_that_is_published(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lake.writer as writer
+
+    def die(*given: object, **more: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "rows_digest", die)
+    with pytest.raises(KeyboardInterrupt):
+        lake.write("equity_bars", bars([bar("A", date(2024, 1, 2), 1.0)]), recorded_at=NOW)
+    monkeypatch.undo()
+    assert lake.publish().tables == {}
+    assert lake.read_latest("equity_bars").num_rows == 0
+    assert lake.write("equity_bars", bars([bar("A", date(2024, 1, 2), 1.0)]), recorded_at=NOW).new == 1
+    lake.publish().verify("equity_bars")
