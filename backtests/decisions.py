@@ -63,7 +63,7 @@ def _check_weights(name: str, weights: pd.DataFrame) -> None:
     if wrong.any():
         row, column = (int(place[0]) for place in np.nonzero(wrong))
         raise InputError(
-            f"strategy {name}: weight {values[row, column]!r} for {weights.columns[column]} at "
+            f"strategy {name}: weight {float(values[row, column])!r} for {weights.columns[column]} at "
             f"{weights.index[row]:%Y-%m-%d} is not a fraction between 0 and 1",
             remedy="short and leveraged positions are not supported; NaN means no opinion",
         )
@@ -134,7 +134,7 @@ def _check_prices(view: View, prices: FloatArray, name: str) -> None:
     if wrong.any():
         row, column = (int(place[0]) for place in np.nonzero(wrong))
         raise QualityError(
-            f"{view.symbols[column]}: {name} {prices[row, column]!r} at {view.sessions[row]:%Y-%m-%d} is not a positive price",
+            f"{view.symbols[column]}: {name} {float(prices[row, column])!r} at {view.sessions[row]:%Y-%m-%d} is not a positive price",
             remedy="correct it at the source or leave it missing (NaN); `quant data check` lists such rows",
         )
 

@@ -50,7 +50,11 @@ class EvaluatedBacktest:
     run_id: str
 
 
-@flow(name="equity-backtest", description="Backtest equity strategies on the lake and log every trial.")
+@flow(
+    name="equity-backtest",
+    description="Backtest equity strategies on the lake and log every trial",
+    withheld=("settings", "progress", "clock"),
+)
 def equity_backtest_flow(
     symbols: Sequence[str],
     strategy_configs: Sequence[Mapping[str, Any] | str | Strategy],

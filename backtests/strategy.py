@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -51,6 +51,7 @@ class View:
         )
 
 
+@runtime_checkable
 class Strategy(Protocol):
     """What every equity strategy offers; see `backtests/strategies/`."""
 
