@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from config.clock import Clock, SystemClock
 from config.errors import InputError
 from config.settings import Settings
 from flows.research import Study
 
-__all__ = ["Promotion", "promote_studies"]
+__all__ = ["Promotion", "ask_gate", "promote_studies"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +73,25 @@ def promote_studies(studies: Sequence[Study], settings: Settings, *, who: str, c
         refused=tuple(study.label for study in studies if study.verdict.outcome == "refused"),
         versions=versions,
     )
+
+
+def ask_gate(
+    settings: Settings, model: str, version: str | None, stage: Literal["paper", "live"], *, who: str, go: bool
+) -> dict[str, Any]:
+    """Hold a registered version's recorded evidence against a gate; with `go`, move the alias if it passes.
+
+    Raises
+    ------
+    GateRefused
+        `go` was asked for and the gate refuses.
+    UnknownNameError
+        No such strategy or version.
+    """
+    from tracking.registry import create_model_registry
+
+    registry = create_model_registry(settings)
+    number = version or registry.get(model, "candidate").version
+    verdict = registry.judge(model, number, stage)
+    if go:
+        registry.promote(model, number, stage, verdict, who)
+    return {"model": model, "version": number, **verdict.as_dict()}

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from backtests.recording import record_trials
 from backtests.result import BacktestResult
 from backtests.strategy import Strategy, View
 from config.clock import Clock
-from config.conventions import Convention
 from config.hashing import digest
 from config.progress import SILENT, Progress
 from config.settings import Settings
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tracking.runs import RunRecord
     from tracking.tracker import BacktestTracker
 
-__all__ = ["Contender", "Outcome", "Study", "evaluate", "judge", "log", "look", "record_trials"]
+__all__ = ["Contender", "Outcome", "Study", "evaluate", "judge", "log", "look"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +136,10 @@ def evaluate(
     from risk.metrics import performance
 
     convention = settings.trading_convention()
-    ledger = TrialLedger(settings)
     outcomes = []
     for contender in contenders:
         near = neighbours(contender.strategy)
-        sharpes = _try_family(contender, near, view, ledger, settings, snapshot_id, clock)
+        sharpes = _try_family(contender, near, view, settings, snapshot_id, clock)
         result = run_vectorised(contender.strategy, view, convention=convention, snapshot_id=snapshot_id)
         outcomes.append(
             Outcome(
@@ -159,7 +158,6 @@ def _try_family(
     contender: Contender,
     near: Sequence[Strategy],
     view: View,
-    ledger: TrialLedger,
     settings: Settings,
     snapshot_id: str,
     clock: Clock,
@@ -187,29 +185,17 @@ def _try_family(
         )
         for column, strategy in enumerate(everything.values())
     ]
-    record_trials(ledger, contender.strategy.family, view.symbols, convention, trials, snapshot_id, clock)
-    places = {name: column for column, name in enumerate(everything)}
-    return [float(annual[places[digest(dict(one.params))]]) for one in near]
-
-
-def record_trials(
-    ledger: TrialLedger,
-    family: str,
-    symbols: Sequence[str],
-    convention: Convention,
-    trials: Sequence[Trial],
-    snapshot_id: str,
-    clock: Clock,
-) -> int:
-    """Record trials under a convention; the number that were not known before."""
-    return ledger.record_many(
-        family=family,
-        symbols=list(symbols),
-        convention_digest=digest(convention.as_dict()),
+    record_trials(
+        settings,
+        family=contender.strategy.family,
+        symbols=view.symbols,
+        convention=convention,
         trials=trials,
         snapshot_id=snapshot_id,
-        recorded_at=clock.now(),
+        clock=clock,
     )
+    places = {name: column for column, name in enumerate(everything)}
+    return [float(annual[places[digest(dict(one.params))]]) for one in near]
 
 
 def judge(

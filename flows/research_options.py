@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from backtests.recording import record_trials, trial_of
 from config.clock import Clock
 from config.progress import SILENT, Progress
 from config.settings import Settings
-from flows.research import Outcome, record_trials
-from tracking.ledger import Trial, TrialLedger
+from flows.research import Outcome
 
 if TYPE_CHECKING:
     from backtests.result import BacktestResult
@@ -35,7 +35,7 @@ def evaluate_covered_call(
     """
     from backtests.options_bt import CoveredCallsStrategy, read_option_inputs, run_options, specify
     from backtests.options_flow import INDEX_CASH
-    from risk.metrics import performance, sharpe
+    from risk.metrics import performance
 
     convention = settings.trading_convention()
     convention = replace(convention, initial_cash=max(convention.initial_cash, INDEX_CASH))
@@ -47,15 +47,15 @@ def evaluate_covered_call(
     spec = specify(strategy, symbol, convention)
     result = run_options(spec, inputs.chain, inputs.bars, risk_level=inputs.risk_level, snapshot_id=snapshot.id, progress=progress)
     metrics = performance(result.equity, result.trades, result.orders, convention)
-    trial = Trial(
-        params=spec.params,
-        spec_digest=spec.digest,
-        sharpe_per_session=float(sharpe(result.returns.to_numpy(), 1.0)),
-        total_return=metrics["total_return"],
-        trades=len(result.trades),
-        returns=result.returns,
+    record_trials(
+        settings,
+        family=spec.family,
+        symbols=spec.symbols,
+        convention=convention,
+        trials=[trial_of(result, metrics)],
+        snapshot_id=snapshot.id,
+        clock=clock,
     )
-    record_trials(TrialLedger(settings), spec.family, spec.symbols, convention, [trial], snapshot.id, clock)
     return [Outcome(label=LABEL, result=result, metrics=metrics, role="candidate")]
 
 

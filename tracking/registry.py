@@ -1,7 +1,7 @@
 """The model registry: strategy versions as JSON specifications, and aliases that move only through the gate.
 
 1. `ModelRegistry.register` writes specification, evidence and verdict beside the run and makes an MLflow model version of them.
-2. `promote` checks that the verdict is about that version, judges the *recorded* evidence again (`_judge`), writes the move to
+2. `promote` checks that the verdict is about that version, judges the *recorded* evidence again (`judge`), writes the move to
    the history, makes it, and writes that it is made (`_move`).
 3. `get` compares MLflow's alias with the history, finishes a move that was cut short, refuses one made elsewhere, and hands out
    the specification only if its bytes have the SHA-256 that was registered.
@@ -179,7 +179,7 @@ class ModelRegistry:
                     f"{tags[_SPEC_TAG][:12]} and {stage} was asked for",
                     remedy="evaluate the evidence of this version for this stage",
                 )
-            judged = self._judge(model, number, stage, paper, clock)
+            judged = self.judge(model, number, stage, paper=paper, clock=clock)
             self._require(judged, verdict, model, number, alias)
             details = {**tags, _OUTCOME_TAG: judged.outcome, "verdict": judged.as_dict()}
             if alias == "live" and (holder := self._holder(model, "live")) and holder != number:
@@ -282,7 +282,7 @@ class ModelRegistry:
         logger.warning("MLflow stages are gone: %s means %s here", stage, f"the alias {alias}" if alias else "no alias")
         if alias in ("paper", "live"):
             self._version_tags(model_name, number)
-            judged = self._judge(model_name, number, "paper" if alias == "paper" else "live", None, self._clock)
+            judged = self.judge(model_name, number, "paper" if alias == "paper" else "live")
             self.promote(model_name, number, alias, judged, who)
             return alias
         with exclusive(self._lock, "a change of the registry", wait_seconds=60.0):
@@ -294,8 +294,18 @@ class ModelRegistry:
                 self._move(model_name, number, alias, who, tags)
         return alias or "archived"
 
-    def _judge(self, model: str, version: str, stage: Stage, paper: PaperRecord | None, clock: Clock) -> Verdict:
-        """Hold the evidence recorded for a version against the gate of today."""
+    def judge(
+        self, model: str, version: str, stage: Stage, *, paper: PaperRecord | None = None, clock: Clock | None = None
+    ) -> Verdict:
+        """Hold the evidence recorded for a version against the gate of today; nothing is moved.
+
+        Raises
+        ------
+        GateRefused
+            The version was registered without evidence.
+        IntegrityError
+            The evidence is not the one registered.
+        """
         tags = self._version_tags(model, version)
         content = self._artefact(model, version, "evidence.json")
         if sha256_bytes(content) != tags[_EVIDENCE_TAG]:
@@ -310,7 +320,7 @@ class ModelRegistry:
         record = PaperRecord(
             held_alias=held, sessions=paper.sessions if paper else None, drift_bps=paper.drift_bps if paper else None
         )
-        return evaluate(evidence_from_dict(json.loads(content)), stage, self._gates, paper=record, clock=clock)
+        return evaluate(evidence_from_dict(json.loads(content)), stage, self._gates, paper=record, clock=clock or self._clock)
 
     def _require(self, judged: Verdict, given: Verdict, model: str, version: str, alias: str) -> None:
         if judged.outcome == "baseline":

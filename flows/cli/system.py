@@ -60,8 +60,59 @@ def doctor(as_json: JsonFlag = False) -> None:
         sys.exit(1)
 
 
+def ui(as_json: JsonFlag = False) -> None:
+    """Start the Prefect and MLflow pages on this machine and print their addresses; Ctrl-C stops both."""
+    from flows.ui import start_pages
+
+    with progress_on_stderr() as progress:
+        pages = start_pages(settings_from(), progress=progress)
+    document = {
+        "prefect": {"url": pages.prefect.url, "PREFECT_API_URL": pages.prefect.address},
+        "mlflow": {"url": pages.mlflow.url, "MLFLOW_TRACKING_URI": pages.mlflow.address},
+    }
+
+    def draw() -> None:
+        typer.echo(f"Prefect  {pages.prefect.url}\nMLflow   {pages.mlflow.url}")
+        typer.echo(f"flows of another shell run there after: export PREFECT_API_URL={pages.prefect.address}")
+        typer.echo("Ctrl-C stops both")
+
+    emit(as_json, document, draw)
+    pages.wait()
+
+
+def worker(
+    pool: Annotated[str, typer.Option(help="The Prefect work pool.")] = "quantrail",
+    limit: Annotated[int | None, typer.Option(min=1, help="Runs at the same time.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Do what is waiting, then end.")] = False,
+) -> None:
+    """Run what the Prefect server at PREFECT_API_URL hands out, until stopped."""
+    from flows.worker import run_worker
+
+    typer.echo(f"worker of pool {pool}; Ctrl-C stops it", err=True)
+    run_worker(pool=pool, limit=limit, run_once=once)
+
+
+def schedule(
+    serve: Annotated[bool, typer.Option("--serve", help="Run the schedules from this process until stopped.")] = False,
+    pool: Annotated[str, typer.Option(help="The work pool whose workers run them.")] = "quantrail",
+    as_json: JsonFlag = False,
+) -> None:
+    """Put the daily schedules (after the close, New York time) on the Prefect server at PREFECT_API_URL."""
+    from flows.schedules import apply_schedules, serve_schedules
+
+    if serve:
+        typer.echo("serving the schedules; Ctrl-C stops it", err=True)
+        serve_schedules()
+        return
+    made = apply_schedules(pool=pool)
+    emit(as_json, {"deployments": made, "pool": pool}, lambda: typer.echo("\n".join([*made, f"next: quant worker --pool {pool}"])))
+
+
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the tree."""
     app.command()(demo)
     app.command()(init)
     app.command()(doctor)
+    app.command()(ui)
+    app.command()(worker)
+    app.command()(schedule)
