@@ -15,6 +15,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from config.errors import IntegrityError
@@ -305,11 +306,11 @@ def _request(file: PackageFile, names: tuple[str, ...], start: date | None, end:
 
 
 def _between(days: pd.DatetimeIndex, start: date | None, end: date | None) -> Any:
-    keep = pd.Series(True, index=range(len(days))).to_numpy()
+    keep = np.ones(len(days), dtype=bool)
     if start is not None:
-        keep &= days >= pd.Timestamp(start)
+        keep &= np.asarray(days >= pd.Timestamp(start))
     if end is not None:
-        keep &= days <= pd.Timestamp(end)
+        keep &= np.asarray(days <= pd.Timestamp(end))
     return keep
 
 
