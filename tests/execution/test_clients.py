@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -171,6 +172,14 @@ def test_a_listener_that_never_answers_is_given_up_after_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ServiceUnavailable, match="within 0.3 s"):
         IbkrConnection("127.0.0.1", silent.getsockname()[1], client_id=17, timeout_seconds=0.3)
     assert not [thread for thread in threading.enumerate() if thread.name == "ibkr"]
+
+
+def test_it_connects_from_inside_a_running_event_loop_too() -> None:
+    async def inside() -> None:
+        with pytest.raises(ServiceUnavailable):
+            IbkrConnection("127.0.0.1", 9, client_id=17, timeout_seconds=1.0)
+
+    asyncio.run(inside())
 
 
 def test_a_gateway_of_the_other_house_is_a_configuration_error() -> None:
