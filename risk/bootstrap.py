@@ -86,9 +86,9 @@ def stationary_indices(n_returns: int, resamples: int, mean_block: float, rng: n
             f"cannot resample {n_returns} returns {resamples} times in blocks of {mean_block}: each must be at least 1"
         )
     begins = rng.random((resamples, n_returns), dtype=np.float32) < 1.0 / mean_block
-    begins[:, 0] = True
     starts = rng.integers(0, n_returns, size=(resamples, n_returns), dtype=np.int32)
     steps = np.arange(n_returns, dtype=np.int32)
+    # The session at which each one's block began; the first block begins at 0 whatever was drawn.
     begun = np.maximum.accumulate(np.where(begins, steps, np.int32(0)), axis=1)
     return np.asarray((np.take_along_axis(starts, begun, axis=1) + (steps - begun)) % np.int32(n_returns), dtype=np.int32)
 
