@@ -2,7 +2,7 @@
 
 1. `_address` turns the setting into an absolute address (a file store, which MLflow no longer serves, becomes SQLite).
 2. `open_store` imports MLflow (`import_mlflow`), and builds the client while holding the lock beside the database: two
-   processes that both create the tables would break each other.
+   processes that both create the tables would break each other. A new database is made aside and renamed (`_make_database`).
 3. `Store.experiment` finds or makes an experiment, with an explicit artefact location.
 
 A new SQLite store costs about 5 CPU seconds, four of which are imports that any use of MLflow pays; `prepare_store` can pay
@@ -140,9 +140,11 @@ def open_store(settings: Settings) -> Store:
     with held:
         mlflow = import_mlflow()
         with _quiet(), mlflow_errors(uri):
+            if database is not None and not database.exists():
+                _make_database(mlflow, database)
             client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
             if not is_server:
-                client.get_experiment_by_name("Default")  # the first question makes the tables
+                client.get_experiment_by_name("Default")  # the first question opens the database
     return Store(client, uri, artifacts)
 
 
@@ -176,6 +178,21 @@ def prepare_store_in_background(settings: Settings) -> Future[None]:
 
     threading.Thread(target=work, name="prepare-tracking-store", daemon=True).start()
     return future
+
+
+def _make_database(mlflow: Any, database: Path) -> None:
+    """Make the tables in a file beside, then rename: a kill between two of MLflow's migrations would leave a store that no later
+    start can open."""
+    unfinished = database.with_name(f"{database.name}.unfinished")
+    for leftover in database.parent.glob(f"{unfinished.name}*"):
+        leftover.unlink()
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{unfinished}").get_experiment_by_name("Default")
+    unfinished.replace(database)
+    folder = os.open(database.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _address(settings: Settings) -> tuple[str, str | None]:

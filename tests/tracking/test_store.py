@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import time
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -80,3 +81,25 @@ def test_processes_that_touch_a_new_store_at_once_all_succeed(home_settings: Set
     for worker in workers:
         worker.join(180)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
+
+
+def _open(home: str) -> None:
+    open_store(load_settings({"home": home}))
+
+
+@pytest.mark.slow
+def test_a_store_whose_making_was_killed_is_made_again(home_settings: Settings) -> None:
+    context = multiprocessing.get_context("spawn")
+    folder = home_settings.home_path / "mlflow"
+    cut_short = 0
+    for extra in (0.0, 0.1, 0.3, 0.6, 0.9, 1.2):
+        worker = context.Process(target=_open, args=(str(home_settings.home_path),))
+        worker.start()
+        while worker.is_alive() and not list(folder.glob("mlflow.db*")):
+            time.sleep(0.005)
+        time.sleep(extra)
+        worker.kill()
+        worker.join()
+        cut_short += (folder / "mlflow.db.unfinished").exists()
+    assert cut_short > 0
+    assert open_store(home_settings).experiment("after the kills")
