@@ -137,14 +137,16 @@ class _Overlay(bt.Strategy):  # type: ignore[misc, unused-ignore]
 
     def _rebalance(self, broker: OptionBroker) -> None:
         overlay: Overlay = self.p.overlay
-        equity, close = broker.equity(), float(self.data.close[0])
-        shares = broker.shares()
-        weight = shares * close / equity
-        if shares and abs(weight - overlay.underlying_weight) <= overlay.rebalance_band and broker.cash >= 0.0:
-            return
+        equity, close, shares, cash = broker.equity(), float(self.data.close[0]), broker.shares(), float(broker.cash)
+        change = overlay.underlying_weight * equity / close - shares
+        if cash < 0.0:  # a settlement took more than there was: shares make it good, with a hundredth for the costs
+            change = min(change, 1.01 * cash / close)
+        else:
+            change = min(change, cash / close)
+            if shares and abs(change) * close <= overlay.rebalance_band * equity:
+                return
         # Shares behind calls are not sold from under them.
-        wanted = max(overlay.underlying_weight * equity / close, broker.behind_calls())
-        change = wanted - shares
+        change = max(change, min(broker.behind_calls() - shares, 0.0))
         change = change if broker.convention.fractional else float(math.trunc(change))
         if change > 0.0:
             self.buy(data=self.data, size=change)

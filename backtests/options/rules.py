@@ -82,7 +82,8 @@ class Overlay:
     underlying_weight : float
         Fraction of equity held in shares; the rest is cash for settlements and premiums.
     rebalance_band : float
-        Shares are traded back to `underlying_weight` when their weight is further from it than this, or cash is negative.
+        Shares are traded back to `underlying_weight` when their weight is further from it than this and cash allows; whatever the
+        band, shares are sold when a settlement left cash negative.
     legs : tuple of Leg
     risk_regime_max : float, optional
         No leg is opened while the risk level is above it, or unknown.
