@@ -21,6 +21,7 @@ from config.errors import InputError, OrderRefused, UnknownNameError
 from config.settings import Settings
 from execution.broker import Broker
 from execution.guard import Guard, GuardContext, GuardLimits
+from execution.hours import ExchangeHours
 from execution.journal import Journal, JournalOrder, account_folder
 from execution.oms import PlanOutcome, run_plan
 from execution.orders import MarketClock, OrderRequest, Quote, Side, TimeInForce, decimal_of
@@ -42,6 +43,7 @@ def open_simulated(settings: Settings, *, clock: Clock, multiplier: int = 1) -> 
         convention=settings.trading_convention(),
         initial_cash=settings.execution.initial_cash,
         multiplier=multiplier,
+        hours=ExchangeHours(settings.data.calendar),
     )
 
 

@@ -131,7 +131,7 @@ class FakeAlpaca:
             later = [a for a in self.activities if start is None or a["id"] > start]
             return 200, later[: int(query["page_size"])]
         if path == "/v2/clock":
-            return 200, {"timestamp": "2026-11-20T10:00:00.000000000-05:00"[:26] + "-05:00", "is_open": self.is_open}
+            return 200, {"timestamp": "2026-11-20T10:00:00.123456789-05:00", "is_open": self.is_open}
         return 404, {"code": 40410000, "message": "endpoint not found"}
 
     def delete(self, path: str) -> tuple[int, Any]:
