@@ -132,8 +132,8 @@ def _days_later(days: int) -> Callable[[pd.DatetimeIndex], pd.DatetimeIndex]:
     return lambda periods: periods + pd.Timedelta(days=days)
 
 
-def _end_of_next_month(periods: pd.DatetimeIndex) -> pd.DatetimeIndex:
-    return pd.DatetimeIndex(periods + pd.offsets.MonthEnd(0) + pd.offsets.MonthEnd(1))
+def _three_days_after_next_month(periods: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(periods + pd.offsets.MonthEnd(0) + pd.offsets.MonthEnd(1) + pd.Timedelta(days=3))
 
 
 def _day_of_next_month(day: int) -> Callable[[pd.DatetimeIndex], pd.DatetimeIndex]:
@@ -168,11 +168,12 @@ PUBLICATION: dict[str, Publication] = {
         file=CORE_CPI,
         column="CPILFESL",
         unit="index, 1982-1984 = 100",
-        released=_end_of_next_month,
+        released=_three_days_after_next_month,
         at="08:30",
-        why="The Bureau of Labor Statistics releases a month's index at 08:30 between the 10th and the 26th of the next month, and "
-        "on 30 October 2013 after the shutdown; the month's last day is never early. The values are seasonally adjusted as of "
-        "January 2019, revised since their first release, and before 1978 calculated backwards.",
+        why="The Bureau of Labor Statistics releases a month's index at 08:30, mostly between the 10th and the 26th of the next "
+        "month; of all releases since 1957 the latest came on 1 February 1996 (December 1995, after a shutdown) and on 3 March "
+        "1964. The third day of the month after next is never early. The values are seasonally adjusted as of January 2019, "
+        "revised since their first release, and before 1978 calculated backwards.",
     ),
     "AAA": Publication(
         file=YIELDS, column="AAA", unit="per cent a year", released=_day_of_next_month(8), at="18:00", why=_MOODYS_WHY
