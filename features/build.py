@@ -169,15 +169,15 @@ def build_features_flow(
     progress.stage("features", len(blocks))
     done: list[_Block] = []
     for block in blocks:
-        done.append(_build_block(settings, plan, block, recorded_at))
+        done.append(_build_block(str(lake.root), lake.write_attempts, plan, block, recorded_at))
         progress.advance()
     return _record(record, plan, done, lake.publish())
 
 
 @step(name="build-feature-block", retries=2)
-def _build_block(settings: Settings, plan: _Plan, symbols: tuple[str, ...], recorded_at: datetime) -> _Block:
-    """Read the block's panel, compute, cut to the window, write."""
-    lake = open_lake(settings)
+def _build_block(lake_root: str, write_attempts: int, plan: _Plan, symbols: tuple[str, ...], recorded_at: datetime) -> _Block:
+    """Read the block's panel, compute, cut to the window, write. (Plain arguments: Prefect looks into those of a task.)"""
+    lake = Lake(Path(lake_root), write_attempts)
     panel, known_at = read_panel(lake.snapshot(plan.snapshot_id), replace(plan.request, symbols=symbols))
     values = compute(panel, plan.chosen.names)
     window = slice(None if plan.start is None else pd.Timestamp(plan.start), None if plan.end is None else pd.Timestamp(plan.end))

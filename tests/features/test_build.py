@@ -151,6 +151,22 @@ def test_the_same_inputs_give_the_same_snapshot_in_another_lake(lake: Lake, tmp_
     assert build(tmp_path / "other", clock=FixedClock(at("2026-03-03"))) == first
 
 
+def test_prefect_can_look_into_what_a_step_is_given(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task run walks through its arguments; it cannot walk through `Settings`, whose section `keys` it takes for a method."""
+    from prefect.utilities.collections import visit_collection
+
+    walked = []
+
+    def step(*arguments: Any) -> Any:
+        walked.append(visit_collection(arguments, lambda value: value, return_data=True))
+        return building_block(*walked[-1])
+
+    building_block = building._build_block
+    monkeypatch.setattr(building, "_build_block", step)
+    assert build(tmp_path, block_size=2).rows == 150
+    assert len(walked) == 2
+
+
 def test_a_build_as_of_a_moment_has_a_table_of_its_own(lake: Lake, tmp_path: Path) -> None:
     newest, then = build(tmp_path), build(tmp_path, as_of=at("1999-02-01"))
     assert then.set_version.startswith(newest.set_version + "-")
