@@ -2,7 +2,8 @@
 
 1. `_load` reads the newest lake snapshot, or a named one (`read_option_inputs`).
 2. `_backtest` runs one strategy and computes its metrics.
-3. `_record` writes it to the trial ledger and to MLflow; a run that is already there whole is found again, not doubled.
+3. `_record` writes it to the trial ledger and to MLflow (backtests/recording.py); a run that is already there whole is found
+   again, not doubled.
 
 Import it as ``backtests.options_bt.options_backtest_flow``; this module is apart because Prefect costs two seconds.
 """
@@ -18,14 +19,14 @@ from backtests.options.inputs import OptionInputs, read_option_inputs
 from backtests.options.reports import OptionsResult
 from backtests.options.rules import OptionStrategy, make_strategy
 from backtests.options_bt import run_options, specify
+from backtests.recording import record_backtest
 from config.clock import Clock, SystemClock
 from config.conventions import Convention
 from config.errors import InputError
-from config.hashing import digest
 from config.orchestration import flow, step
 from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
-from risk.metrics import performance, sharpe
+from risk.metrics import performance
 
 __all__ = ["INDEX_CASH", "EvaluatedOptions", "options_backtest_flow"]
 
@@ -184,29 +185,17 @@ def _record(
     window: Mapping[str, str],
     clock: Clock,
 ) -> str:
-    from tracking import Trial, TrialLedger, create_backtest_tracker
-
-    spec = result.spec
-    trial = Trial(
-        params={**spec.params, **window},
-        spec_digest=spec.digest,
-        sharpe_per_session=float(sharpe(result.returns.to_numpy(), 1.0)),
-        total_return=metrics["total_return"],
-        trades=len(result.trades),
-        returns=result.returns,
+    return record_backtest(
+        result,
+        metrics,
+        experiment_name=experiment_name,
+        settings=settings,
+        clock=clock,
+        window=window,
+        artefacts={
+            "positions": result.positions,
+            "events": result.events,
+            "cash_flows": result.cash_flows,
+            "notes": list(result.notes),
+        },
     )
-    TrialLedger(settings).record_many(
-        family=spec.family,
-        symbols=spec.symbols,
-        convention_digest=digest(spec.convention.as_dict()),
-        trials=[trial],
-        snapshot_id=result.snapshot_id,
-        recorded_at=clock.now(),
-    )
-    tracker = create_backtest_tracker(experiment_name, settings, clock=clock)
-    key = tracker.run_key(spec_digest=spec.digest, snapshot_id=result.snapshot_id, engine=result.engine)
-    found = None if window else tracker.find_run(key)
-    if found is not None:
-        return found.run_id
-    files = {"positions": result.positions, "events": result.events, "cash_flows": result.cash_flows, "notes": list(result.notes)}
-    return tracker.log_result(result, metrics, artefacts=files, tags=dict(window)).run_id

@@ -95,7 +95,7 @@ def test_the_cover_ratio_holds_after_the_share_count_changes() -> None:
     assert (trimmed["quantity"] > 0).all()
 
 
-@settings(derandomize=True, deadline=None, max_examples=8)
+@settings(derandomize=True, deadline=None, max_examples=5)
 @given(st.integers(0, 10_000), st.floats(-0.003, 0.003), st.floats(0.003, 0.03), st.floats(0.1, 0.5), st.booleans())
 def test_the_books_balance_on_any_walk(seed: int, drift: float, volatility: float, delta: float, calls: bool) -> None:
     market = modelled("2016-01-04", "2016-07-29", seed=seed, drift=drift, volatility=volatility)
