@@ -91,12 +91,9 @@ def trade(
     def draw() -> None:
         columns = ["session", "symbol", "side", "quantity", "price", "fee", "id"]
         table(f"account {run.account}, {run.sent} sent now", columns, [[o[c] for c in columns] for o in run.order_list])
-        parts = [[name, f"{value:,.2f}"] for name, value in document["drift"]["parts"].items() if value]
-        table(
-            "drift",
-            ["part", "amount"],
-            [["expected", f"{run.drift.expected:,.2f}"], *parts, ["achieved", f"{run.drift.achieved:,.2f}"]],
-        )
+        parts = [[name, f"{part:,.2f}"] for name, part in run.drift.parts.items() if part]
+        rows = [["expected", f"{run.drift.expected:,.2f}"], *parts, ["achieved", f"{run.drift.achieved:,.2f}"]]
+        table("drift", ["part", "amount"], rows, right=("amount",))
 
     emit(as_json, document, draw)
 
