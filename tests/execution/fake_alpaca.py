@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import uuid
 from collections import deque
 from collections.abc import Iterator
@@ -38,6 +37,7 @@ class FakeAlpaca:
     unlisted: int = 0
     slow: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    over: threading.Event = field(default_factory=threading.Event)
 
     def settle(self, order: dict[str, Any]) -> None:
         """Fill an order."""
@@ -178,7 +178,7 @@ def serve(state: FakeAlpaca) -> Iterator[str]:
                 else:
                     answer = state.read(parts.path, {name: values[0] for name, values in parse_qs(parts.query).items()})
             if fault == "hang":
-                time.sleep(1.5)
+                state.over.wait(30)
             if fault in ("lost_before", "lost_after", "hang"):
                 self.close_connection = True
                 return
@@ -214,6 +214,7 @@ def serve(state: FakeAlpaca) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
+        state.over.set()
         server.shutdown()
         server.server_close()
         thread.join(5)
