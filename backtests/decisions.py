@@ -87,8 +87,8 @@ class TradingPrices:
     valuation : ndarray
         What a position is worth at the moment of the fills: the fill price, else the last price known before it.
     mark : ndarray
-        What a position is worth after the close: the close, else the last known one. 1.0 before a symbol's first price, when
-        there can be no position.
+        What a position is worth after the close: the close, else the last price known (the session's open among them, where
+        orders are filled at it). 1.0 before a symbol's first price, when there can be no position.
     decision_lag : int
         Sessions between a decision and the first session it may be filled in: 1 (next open) or 0 (same close).
     """
@@ -113,9 +113,8 @@ def trading_prices(view: View, convention: Convention) -> TradingPrices:
     if close.size == 0:
         raise InputError("the view has no sessions or no symbols: nothing to trade", remedy="widen the dates or the symbols")
     _check_prices(view, close, "close")
-    known = view.close.ffill()
-    mark = known.fillna(1.0).to_numpy(dtype=np.float64)
     if convention.fill == "same_close":
+        mark = view.close.ffill().fillna(1.0).to_numpy(dtype=np.float64)
         return TradingPrices(fill=close, valuation=mark, mark=mark, decision_lag=0)
     opens = view.panel.open.to_numpy(dtype=np.float64)
     _check_prices(view, opens, "open")
@@ -125,7 +124,9 @@ def trading_prices(view: View, convention: Convention) -> TradingPrices:
                 f"{symbol} has closing prices only: it cannot be filled at the next open",
                 remedy="use a convention with fill: same_close (optimistic; every result on it says so), or a source with opens",
             )
+    known = view.close.fillna(view.panel.open).ffill()
     before = known.shift(1).fillna(1.0).to_numpy(dtype=np.float64)
+    mark = known.fillna(1.0).to_numpy(dtype=np.float64)
     return TradingPrices(fill=opens, valuation=np.where(np.isnan(opens), before, opens), mark=mark, decision_lag=1)
 
 

@@ -36,7 +36,7 @@ from config.errors import InputError, LeakageError, QuantError
 __all__ = ["run_event"]
 
 _ROUNDING = 1e-14  # of equity: left in cash by a purchase that takes all of it, so that rounding never overdraws
-_DUST = 1e-12  # shares: a difference this small is not worth an order (vectorbt's own bound)
+_DUST = 1e-9  # of equity: cash this small is the rounding of an account that is fully invested, and buys nothing
 
 
 def run_event(
@@ -156,8 +156,8 @@ def _trader_class() -> Any:
                 self.opinion = np.where(np.isnan(newest), self.opinion, newest)
             cash = self.broker.getcash()
             if self.row and self.interest_rate:
-                self.broker.add_cash(cash * self.interest_rate)
                 cash += cash * self.interest_rate
+                self.broker.cash = cash  # add_cash() would come after the check of this session's orders
             tradable = ~np.isnan(self.p.prices.fill[self.row])
             moved = np.flatnonzero(tradable & (self.opinion != self.acted))
             if len(moved):
@@ -180,13 +180,15 @@ def _trader_class() -> Any:
                 if quantity > 0.0:
                     price = open_price * (1.0 + convention.slippage)
                     quantity = _purchase(quantity, price, cash - _ROUNDING * equity, convention)
+                    if quantity * price <= _DUST * equity:
+                        continue
                     cash -= quantity * price * (1.0 + convention.fee)
                 else:
                     quantity = -_whole(min(-quantity, held[column]), convention)
                     cash -= quantity * open_price * (1.0 - convention.slippage) * (1.0 - convention.fee)
-                if quantity > _DUST:
+                if quantity > 0.0:
                     self.buy(self.datas[column], size=quantity)
-                elif quantity < -_DUST:
+                elif quantity < 0.0:
                     self.sell(self.datas[column], size=-quantity)
 
         def next(self) -> None:

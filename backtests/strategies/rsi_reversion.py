@@ -41,7 +41,7 @@ class RsiReversion:
     macro: ClassVar[tuple[str, ...]] = ()
     role: ClassVar[Literal["candidate", "benchmark"]] = "candidate"
     parameters: ClassVar[tuple[Parameter, ...]] = (
-        Parameter(name="period", low=2, high=250, step=1, whole=True, doc="of the RSI, in sessions"),
+        Parameter(name="period", low=1, high=250, step=1, whole=True, doc="of the RSI, in sessions"),
         Parameter(name="oversold", low=1, high=99, step=2.5, whole=False, doc="level of the RSI below which to buy"),
         Parameter(name="overbought", low=1, high=99, step=2.5, whole=False, doc="level of the RSI above which to sell"),
     )

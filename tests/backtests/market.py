@@ -119,7 +119,7 @@ def portfolio_loop(
             quantity = quantity if convention.fractional else float(np.trunc(quantity))
             cash -= quantity * price + abs(quantity) * price * convention.fee
             held[s], acted[s] = held[s] + quantity, opinion[s]
-            if abs(quantity) > 1e-12:
+            if abs(quantity) * price > 1e-9 * worth:
                 fills.append((t, view.symbols[s], quantity))
         for s in symbols:
             if not np.isnan(closes[t, s]):
