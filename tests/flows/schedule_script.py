@@ -1,4 +1,4 @@
-"""Run in a process of its own by test_prefect_schedules.py: serve two schedules that are due in a moment."""
+"""Run in a process of its own by test_prefect_schedules.py: serve two schedules that are due every half minute."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from flows.schedules import daily_ingest_flow, serve_schedules
 
 
 def soon(name: str, **parameters: Any) -> Any:
-    """A deployment of the daily ingest that is due in three seconds, and then in an hour."""
+    """A deployment of the daily ingest that is due within half a minute, however long it takes to make it."""
     return daily_ingest_flow.to_deployment(
         name=name,
-        schedule=Interval(timedelta(hours=1), anchor_date=datetime.now(UTC) + timedelta(seconds=3)),
+        schedule=Interval(timedelta(seconds=30), anchor_date=datetime.now(UTC) + timedelta(seconds=5)),
         parameters={"symbols": ["SP500"], "series": ["AAA"], **parameters},
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
