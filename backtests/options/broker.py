@@ -354,7 +354,8 @@ class OptionBroker(bt.brokers.BackBroker):  # type: ignore[misc, unused-ignore]
             # Exercise by exception: in the money by a cent or more.
             worth = contract.intrinsic(spot) if round(contract.intrinsic(spot), 6) >= 0.01 else 0.0
             kind: Any = "expired" if worth == 0.0 else "exercised" if size > 0 else "assigned"
-            self.note(contract.symbol, kind, size, worth, f"settled at {spot:g} ({contract.settlement})")
+            late = f", late: the underlying has no bar on {contract.expiry:%Y-%m-%d}" if contract.expiry < self.session else ""
+            self.note(contract.symbol, kind, size, worth, f"settled at {spot:g} ({contract.settlement}){late}")
             order = self._internal_order(feed, -size)
             if contract.settlement != "physical" or worth == 0.0:
                 self._settle(order, kind, -size, worth, 0.0)

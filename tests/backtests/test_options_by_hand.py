@@ -95,6 +95,18 @@ def test_in_the_money_by_a_cent_is_assigned_and_never_dropped_for_lack_of_cash(l
     assert len(sold) == (1 if last == 150.0 else 0)
 
 
+def test_a_saturday_expiry_settles_on_friday_and_a_missing_bar_is_said() -> None:
+    saturday = [(day, "2018-01-20", *rest) for day, _, *rest in QUOTES]
+    book = ChainBook.from_rows(rows_of(saturday))
+    result = run_options(specify(COVERED, "TEST", Convention(initial_cash=100_000.0)), book, bars(107.0))
+    settled = result.events[result.events["event"] == "assigned"].iloc[0]
+    assert settled["session"] == pd.Timestamp("2018-01-19")
+    assert "late" not in settled["reason"]
+    gap = bars(107.0).drop(pd.Timestamp("2018-01-19"))
+    late = run_options(specify(COVERED, "TEST", Convention(initial_cash=100_000.0)), ChainBook.from_rows(rows_of(QUOTES)), gap)
+    assert "late: the underlying has no bar on 2018-01-19" in late.events.iloc[-1]["reason"]
+
+
 def test_physical_assignment_delivers_a_hundred_shares_a_contract_at_the_strike() -> None:
     result = run(COVERED, settlement="physical", style="american")
     assert result.equity["2018-01-19"] == pytest.approx(CASH_AFTER_CALLS + 500 * 105.0 + 450 * 107.0, abs=1e-8)

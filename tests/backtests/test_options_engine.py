@@ -212,6 +212,35 @@ def test_a_call_without_shares_behind_it_is_refused(market: Market) -> None:
     assert caught.value.rule == "covered_calls"
 
 
+@dataclass(frozen=True, kw_only=True)
+class SoldPuts:
+    """Sells as many puts as half the shares would cover."""
+
+    weight: float
+    name: ClassVar[str] = "SoldPuts"
+    family: ClassVar[str] = "sold_puts"
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {"commission_usd": 0.65, "rate_ann": 0.01}
+
+    def overlay(self) -> Overlay:
+        leg = Leg(right="P", side="sell", delta_target=-0.3, dte_min=20, dte_max=60, dte_target=40, ratio_max=0.5)
+        return Overlay(underlying_weight=self.weight, rebalance_band=0.1, legs=(leg,))
+
+
+def test_sold_puts_need_their_strike_in_cash(market: Market) -> None:
+    # 0.95 in shares leaves 50,000 of cash; one contract at a strike near 2,000 needs 200,000.
+    refused = simulate(SoldPuts(weight=0.95), *market, MILLION).broker.ledger
+    assert {event.event for event in refused.log} == {"decided", "refused"}
+    assert all("puts sold need" in event.reason for event in refused.log if event.event == "refused")
+    # 0.5 in shares leaves 500,000: 250 shares allow one contract, which the cash secures.
+    filled = simulate(SoldPuts(weight=0.5), *market, MILLION).broker.ledger
+    sold = [fill for fill in filled.fills if fill.symbol != "WALK" and fill.kind == "fill"]
+    assert sold
+    assert all(fill.quantity == -1.0 for fill in sold)
+
+
 def test_too_little_cash_for_one_contract_is_said_before_the_run(market: Market) -> None:
     with pytest.raises(InputError, match=r"no whole contract of 100 fits") as caught:
         run(CoveredCallsStrategy(), market, Convention(initial_cash=100_000.0))
