@@ -92,3 +92,21 @@ def test_a_scheduled_deployment_fires_and_completes(prefect_server: PrefectServe
         serving.wait(timeout=20)
     rows = open_lake(load_settings({"home": home})).snapshot().read("equity_bars", columns=["session"])
     assert rows.num_rows == 5031  # every session of 1999-2018: counted with exchange_calendars and in the file
+
+
+@pytest.mark.prefect_server
+def test_a_worker_does_what_its_pool_hands_out(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    home = tmp_path / "worked"
+    command = [sys.executable, "-m", "tests.flows.worker_script"]
+    environment = prefect_server.environment(home)
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    question = {"deployments": {"name": {"any_": ["after-the-close"]}}}
+    (run,) = prefect_server.ask("flow_runs/filter", question)
+    assert run["state"]["type"] == "COMPLETED", done.stderr[-3000:]
+    assert run["work_pool_name"] == "quantrail"
+    (deployment,) = prefect_server.ask("deployments/filter", question)
+    assert deployment["paused"] is True
+    assert [one["schedule"]["timezone"] for one in deployment["schedules"]] == ["America/New_York"]
+    rows = open_lake(load_settings({"home": home})).snapshot().read("equity_bars", columns=["session"])
+    assert rows.num_rows == 5031
