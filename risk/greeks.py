@@ -84,7 +84,7 @@ def price(
     Returns
     -------
     ndarray
-        NaN where an argument is NaN, spot or strike is not positive, or years or volatility is negative.
+        At least one-dimensional. NaN where an argument is NaN, spot or strike is not positive, or years or volatility is negative.
 
     References
     ----------
@@ -157,7 +157,7 @@ def implied_volatility(
     Returns
     -------
     ndarray
-        Yearly, as a fraction. NaN where no volatility exists: at or below the discounted intrinsic value of the forward (or
+        At least one-dimensional. Yearly, as a fraction. NaN where no volatility exists: at or below the discounted intrinsic value of the forward (or
         above it by no more than rounding), at or above the value of the discounted forward (call) or strike (put), at expiry,
         or where an argument is NaN. Never 0.
 
