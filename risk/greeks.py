@@ -157,7 +157,8 @@ def implied_volatility(
     Returns
     -------
     ndarray
-        At least one-dimensional. Yearly, as a fraction. NaN where no volatility exists: at or below the discounted intrinsic value of the forward (or
+        At least one-dimensional; yearly, as a fraction.
+        NaN where no volatility exists: at or below the discounted intrinsic value of the forward (or
         above it by no more than rounding), at or above the value of the discounted forward (call) or strike (put), at expiry,
         or where an argument is NaN. Never 0.
 
