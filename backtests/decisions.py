@@ -135,7 +135,7 @@ def _check_prices(view: View, prices: FloatArray, name: str) -> None:
     if wrong.any():
         row, column = (int(place[0]) for place in np.nonzero(wrong))
         raise QualityError(
-            f"{view.symbols[column]}: {name} {float(prices[row, column])!r} at {view.sessions[row]:%Y-%m-%d} is not a positive price",
+            f"{view.symbols[column]}: {name} {float(prices[row, column])!r} at {view.sessions[row]:%Y-%m-%d} is no positive price",
             remedy="correct it at the source or leave it missing (NaN); `quant data check` lists such rows",
         )
 

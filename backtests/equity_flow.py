@@ -159,6 +159,7 @@ def _record(
     clock: Clock,
 ) -> str:
     from tracking import Trial, TrialLedger, create_backtest_tracker
+    from tracking.runs import RUN_KEY_TAG, search_all
 
     spec = result.spec
     trial = Trial(
@@ -179,6 +180,11 @@ def _record(
     )
     tracker = create_backtest_tracker(experiment_name, settings, clock=clock)
     key = tracker.run_key(spec_digest=spec.digest, snapshot_id=result.snapshot_id, engine=result.engine)
-    found = None if window else tracker.find_run(key)
-    run = found or tracker.log_result(result, metrics, tags=dict(window))
+    days = result.equity.index
+    tags = {"first_session": f"{days[0]:%Y-%m-%d}", "last_session": f"{days[-1]:%Y-%m-%d}"}
+    # The key does not know the window: a run over other sessions is another run.
+    known = {RUN_KEY_TAG: key, "orders_hash": result.orders_hash, **tags}
+    condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in known.items())
+    whole = [run for run in search_all(tracker.store, tracker.experiment_id, condition) if run.is_whole()]
+    run = whole[0] if whole else tracker.log_result(result, metrics, tags=tags)
     return run.run_id

@@ -32,9 +32,7 @@ def view() -> View:
     return small_view([OPENS], [CLOSES])
 
 
-def test_1_a_decision_fills_at_the_next_open_with_slippage_and_one_on_the_last_bar_does_not(
-    run: Any, view: View
-) -> None:
+def test_1_a_decision_fills_at_the_next_open_with_slippage_and_one_on_the_last_bar_does_not(run: Any, view: View) -> None:
     orders = run(IN_AND_OUT, view).orders
     # Decided on bar 1, filled at the open of bar 2: 101 × 1.0005; decided on bar 3, filled on bar 4: 104 × 0.9995.
     assert orders["session"].tolist() == [view.sessions[2], view.sessions[4]]

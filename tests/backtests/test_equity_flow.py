@@ -72,12 +72,15 @@ def test_dictionaries_names_and_objects_run_are_counted_and_logged_once(settings
 
 
 def test_a_window_is_a_choice_and_another_trial(settings: Settings) -> None:
-    def run(start: date | None) -> float:
-        one = equity_backtest_flow(["NASDAQ"], ["buy_and_hold"], "windows", start=start, settings=settings, clock=CLOCK)
-        return one[0].metrics["final_equity"]
+    def run(start: date | None) -> tuple[float, str]:
+        one = equity_backtest_flow(["NASDAQ"], ["buy_and_hold"], "windows", start=start, settings=settings, clock=CLOCK)[0]
+        return one.metrics["final_equity"], one.run_id
 
-    assert run(None) == pytest.approx(300094.596971, abs=5e-7)
-    late = run(date(2010, 1, 4))
+    late, late_run = run(date(2010, 1, 4))
+    whole, whole_run = run(None)
+    assert whole == pytest.approx(300094.596971, abs=5e-7)
+    assert whole_run != late_run
+    assert run(None)[1] == whole_run
     view = load_view(open_lake(settings).snapshot(), ["NASDAQ"], [get_strategy("buy_and_hold")], start=date(2010, 1, 4))
     assert late == pytest.approx(run_vectorised(get_strategy("buy_and_hold"), view).equity.iloc[-1])
     assert TrialLedger(settings).count(["NASDAQ"]) == 2
