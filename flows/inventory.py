@@ -127,10 +127,18 @@ def check_features(settings: Settings, symbols: Sequence[str], cuts: int, progre
     """Cut the future off at `cuts` sessions, and poison it, for the whole catalogue on symbols of the lake."""
     from features.catalogue import CATALOGUE, feature_set
     from features.leakage import check_catalogue
-    from features.point_in_time import load_panel
+    from features.point_in_time import held_macro, load_panel
 
     snapshot = open_lake(settings).snapshot()
     progress.stage(f"Check {len(CATALOGUE)} features")
-    panel = load_panel(snapshot, tuple(symbols), macro=feature_set(tuple(CATALOGUE)).macro)
-    check_catalogue(panel, cuts=cuts, rng=np.random.default_rng(settings.evidence.seed))
-    return {"snapshot_id": snapshot.id, "symbols": list(symbols), "features": len(CATALOGUE), "cuts": cuts, "leaks": 0}
+    macro = tuple(held_macro(snapshot, feature_set(tuple(CATALOGUE)).macro))
+    panel = load_panel(snapshot, tuple(symbols), macro=macro)
+    report = check_catalogue(panel, cuts=cuts, rng=np.random.default_rng(settings.evidence.seed), progress=progress)
+    return {
+        "snapshot_id": snapshot.id,
+        "symbols": list(symbols),
+        "features": len(CATALOGUE),
+        "cuts": len(report.cuts),
+        "leaks": len(report.leaks),
+        "unproven": list(report.unproven),
+    }

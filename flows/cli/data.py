@@ -262,7 +262,9 @@ def features_check(
 
     with progress_on_stderr() as progress:
         report = check_features(settings_from(), names(symbols) or [], cuts, progress)
-    emit(as_json, report, lambda: typer.echo(f"{report['features']} features keep every value at {report['cuts']} cuts"))
+    proven = report["features"] - len(report["unproven"])
+    missing = f"; nothing to compare for {', '.join(report['unproven'])}" if report["unproven"] else ""
+    emit(as_json, report, lambda: typer.echo(f"{proven} features keep every value at {report['cuts']} cuts{missing}"))
 
 
 def add_to(app: typer.Typer) -> None:
