@@ -1,6 +1,6 @@
 """What every ingest does with a source's answers, and the report it gives.
 
-1. `collect` asks the sources for blocks of names (`_fetch`, retried by error class) and stores each answer (`store_answer`).
+1. `collect` asks the sources for blocks of names (a step, retried by error class) and stores each answer (`store_answer`).
 2. `store_answer` keeps the bytes, splits good rows from bad by the table's rules, writes the good, quarantines the bad.
 3. `_finish` compares what is stored with the exchange's calendar (`bring_gaps_up_to_date`), writes what was asked and what came
    (`record_runs`), and only then lets `Lake.publish` name the new state.
@@ -91,8 +91,8 @@ def ingest(
     if collected.failures and not collected.stored:
         raise collected.failures[0]
     progress.stage("publish")
-    publish = step(name="publish", retries=3)(_finish)
-    gaps, snapshot_id = publish(lake, collected.stored, started, calendar)
+    publish = step(name="publish", retries=3)(lambda: _finish(lake, collected.stored, started, calendar))
+    gaps, snapshot_id = publish()
     report = IngestReport(
         dataset=dataset,
         snapshot_id=snapshot_id,
@@ -110,13 +110,21 @@ def collect(
     source: Source, names: Sequence[str], ask: Ask, *, lake: Lake, started: datetime, progress: Progress, collected: _Collected
 ) -> None:
     """Ask one source, block by block; a block that fails does not stop the others."""
+
     # Made here and not at import: the tag that a concurrency limit applies to names the vendor.
-    fetch = step(name=f"fetch {source.name}", retries=3, retry_delay_seconds=2.0, tags=(f"vendor:{source.name}",))(_fetch)
-    store = step(name="store", retries=3)(store_answer)
+    # What the steps need they hold: Prefect walks through a task's arguments, and some (settings) it cannot walk through.
+    def ask_for(block: Sequence[str]) -> list[Answer]:
+        return list(ask(source, block))
+
+    def keep(number: int) -> tuple[RowCounts, dict[str, NameOutcome]]:
+        return store_answer(lake, answers[number], started)
+
+    fetch = step(name=f"fetch {source.name}", retries=3, retry_delay_seconds=2.0, tags=(f"vendor:{source.name}",))(ask_for)
+    store = step(name="store", retries=3)(keep)
     progress.stage(f"ingest from {source.name}", len(names))
     for block in blocks(names, source.names_per_request):
         try:
-            answers = fetch(ask, source, block)
+            answers = fetch(block)
         except (ServiceError, DataError) as failure:
             collected.failures.append(failure)
             collected.names.update(
@@ -124,8 +132,8 @@ def collect(
             )
             progress.advance(len(block))
             continue
-        for answer in answers:
-            counts, outcomes = store(lake, answer, started)
+        for number, answer in enumerate(answers):
+            counts, outcomes = store(number)
             collected.stored.append((answer, counts))
             collected.names.update(outcomes)
             collected.notes.extend(answer.notes)
@@ -135,10 +143,6 @@ def collect(
                     name=name, outcome="missing", source=source.name, message=f"{source.name} gave no rows of {name} in this window"
                 )
         progress.advance(len(block))
-
-
-def _fetch(ask: Ask, source: Source, names: Sequence[str]) -> list[Answer]:
-    return list(ask(source, names))
 
 
 def store_answer(lake: Lake, answer: Answer, recorded_at: datetime) -> tuple[RowCounts, dict[str, NameOutcome]]:

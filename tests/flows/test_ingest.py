@@ -166,8 +166,15 @@ class Vendor:
             close = datetime(2018, 12, 31, 21, tzinfo=UTC)
             row = {
                 **dict.fromkeys(("open", "high", "low", "volume")),
-                "symbol": symbol, "interval": "1d", "event_time": close, "available_at": close, "source": self.name,
-                "session": date(2018, 12, 31), "close": act, "basis": "as_traded", "currency": "USD",
+                "symbol": symbol,
+                "interval": "1d",
+                "event_time": close,
+                "available_at": close,
+                "source": self.name,
+                "session": date(2018, 12, 31),
+                "close": act,
+                "basis": "as_traded",
+                "currency": "USD",
             }
             yield Answer(
                 source=self.name,
