@@ -109,6 +109,16 @@ def test_a_plan_survives_storage_and_its_digest_sees_every_change() -> None:
     assert {other.plan_id for other in others} == {made.plan_id}
 
 
+def test_the_plan_id_does_not_move_with_holdings_prices_or_targets() -> None:
+    """After a crash half the plan may be held already: the same decision must still have the same id, so that it conflicts."""
+    ids = {
+        plan({"SPY": 0.4}).plan_id,
+        plan({"SPY": 0.4}, {"SPY": Decimal(80)}, cash=60_000).plan_id,
+        plan({"SPY": 0.1}, prices={"SPY": Quote(price=Decimal(501), at=NOW)}).plan_id,
+    }
+    assert ids == {plan_id("paper", "s", "v", DAY)}
+
+
 def test_ids_depend_on_what_they_are_for_and_nothing_else() -> None:
     assert plan_id("a", "s", "v", DAY) == plan_id("a", "s", "v", DAY)
     assert len({plan_id("a", "s", "v", DAY), plan_id("b", "s", "v", DAY), plan_id("a", "s", "w", DAY)}) == 3
