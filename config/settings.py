@@ -20,10 +20,10 @@ from config.errors import ConfigError, did_you_mean
 
 __all__ = [
     "ConventionSettings",
+    "CredentialSettings",
     "DataSettings",
     "EvidenceSettings",
     "ExecutionSettings",
-    "KeySettings",
     "LakeSettings",
     "RiskSettings",
     "Settings",
@@ -39,11 +39,11 @@ USER_FILE = "quantrail.yaml"
 NAMED_VARIABLES: dict[str, tuple[str, ...]] = {
     "QUANT_HOME": ("home",),
     "MLFLOW_TRACKING_URI": ("tracking", "uri"),
-    "FRED_API_KEY": ("keys", "fred"),
-    "TRADIER_API_KEY": ("keys", "tradier"),
-    "POLYGON_API_KEY": ("keys", "polygon"),
-    "ALPACA_API_KEY": ("keys", "alpaca"),
-    "ALPACA_API_SECRET": ("keys", "alpaca_secret"),
+    "FRED_API_KEY": ("credentials", "fred"),
+    "TRADIER_API_KEY": ("credentials", "tradier"),
+    "POLYGON_API_KEY": ("credentials", "polygon"),
+    "ALPACA_API_KEY": ("credentials", "alpaca"),
+    "ALPACA_API_SECRET": ("credentials", "alpaca_secret"),
 }
 NOT_SETTINGS = frozenset({"QUANT_CONFIG"})
 
@@ -135,8 +135,11 @@ class UiSettings(_Section):
     mlflow_port: int = Field(ge=0, le=65535)
 
 
-class KeySettings(_Section):
-    """Credentials: from the environment only, never shown."""
+class CredentialSettings(_Section):
+    """Credentials: from the environment only, never shown.
+
+    The section is not called ``keys``: Prefect walks through what tasks are given, and takes anything with ``keys`` for a mapping.
+    """
 
     fred: SecretStr | None = None
     tradier: SecretStr | None = None
@@ -157,7 +160,7 @@ class Settings(_Section):
     execution: ExecutionSettings
     risk: RiskSettings
     ui: UiSettings
-    keys: KeySettings = KeySettings()
+    credentials: CredentialSettings = CredentialSettings()
 
     @property
     def home_path(self) -> Path:
@@ -207,10 +210,10 @@ def load_settings(overrides: Mapping[str, Any] | None = None, *, environ: Mappin
     layers: list[tuple[str, dict[str, Any]]] = []
     if user_file is not None:
         given = _read_yaml(user_file)
-        if "keys" in given:
+        if "credentials" in given:
             raise ConfigError(
-                f"{user_file}: credentials do not belong in a file (section 'keys')",
-                remedy=f"set them in the environment: {', '.join(n for n, p in NAMED_VARIABLES.items() if p[0] == 'keys')}",
+                f"{user_file}: credentials do not belong in a file (section 'credentials')",
+                remedy=f"set them in the environment: {', '.join(n for n, p in NAMED_VARIABLES.items() if p[0] == 'credentials')}",
             )
         layers.append((str(user_file), given))
     layers.append(("the environment", _environment(env, defaults)))
@@ -224,7 +227,7 @@ def load_settings(overrides: Mapping[str, Any] | None = None, *, environ: Mappin
     except ValidationError as problem:
         first = problem.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        shown = "" if key.startswith("keys") else f" (found {first['input']!r})"
+        shown = "" if key.startswith("credentials") else f" (found {first['input']!r})"
         place = next((origin[k] for k in (key, *_parents(key)) if k in origin), str(DEFAULTS))
         raise ConfigError(f"{place}: {key}: {first['msg']}{shown}", remedy="config/defaults.yaml lists every setting") from None
 

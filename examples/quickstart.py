@@ -6,7 +6,6 @@ Run it with `python examples/quickstart.py`. Nothing here is special to a demons
 
 from __future__ import annotations
 
-
 SYMBOLS = ["NASDAQ", "SP500"]
 
 

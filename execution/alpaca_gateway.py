@@ -64,10 +64,13 @@ def connect_alpaca(settings: Settings, *, hours: MarketHours | None = None) -> A
     """
     missing = [
         name
-        for name, key in (("ALPACA_API_KEY", settings.keys.alpaca), ("ALPACA_API_SECRET", settings.keys.alpaca_secret))
+        for name, key in (
+            ("ALPACA_API_KEY", settings.credentials.alpaca),
+            ("ALPACA_API_SECRET", settings.credentials.alpaca_secret),
+        )
         if key is None or not key.get_secret_value()
     ]
-    if missing or settings.keys.alpaca is None or settings.keys.alpaca_secret is None:
+    if missing or settings.credentials.alpaca is None or settings.credentials.alpaca_secret is None:
         raise ConfigError(
             f"execution.gateway is alpaca, and {' and '.join(missing)} is not set",
             remedy="set them in the environment, or use execution.gateway: simulated, which needs none",
@@ -75,8 +78,8 @@ def connect_alpaca(settings: Settings, *, hours: MarketHours | None = None) -> A
     from alpaca.trading.client import TradingClient
 
     client = TradingClient(
-        api_key=settings.keys.alpaca.get_secret_value(),
-        secret_key=settings.keys.alpaca_secret.get_secret_value(),
+        api_key=settings.credentials.alpaca.get_secret_value(),
+        secret_key=settings.credentials.alpaca_secret.get_secret_value(),
         paper=True,
         raw_data=True,
         url_override=settings.execution.alpaca_url or None,

@@ -98,9 +98,9 @@ def check_versions() -> Iterator[Checkup]:
 def check_keys(settings: Settings) -> Iterator[Checkup]:
     """Which credentials are present; a missing one is no fault, and no value is ever shown."""
     for variable, path in NAMED_VARIABLES.items():
-        if path[0] != "keys":
+        if path[0] != "credentials":
             continue
-        present = getattr(settings.keys, path[1]) is not None
+        present = getattr(settings.credentials, path[1]) is not None
         yield Checkup(
             name=variable,
             state="ok" if present else "note",

@@ -335,7 +335,7 @@ def with_key(settings: Settings, provider: str, key: str | SecretStr | None) -> 
     """
     if key is None:
         return settings, ()
-    if provider not in type(settings.keys).model_fields:
+    if provider not in type(settings.credentials).model_fields:
         return settings, (f"the key was not used: the source {provider} needs none",)
     secret = key if isinstance(key, SecretStr) else SecretStr(key)
-    return settings.model_copy(update={"keys": settings.keys.model_copy(update={provider: secret})}), ()
+    return settings.model_copy(update={"credentials": settings.credentials.model_copy(update={provider: secret})}), ()

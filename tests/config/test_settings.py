@@ -35,7 +35,7 @@ def test_arguments_win_over_environment_over_file_over_defaults(tmp_path: Path) 
         ("risk: 3\n", "risk is a section with keys, not 3"),
         ("- a\n- b\n", "holds a list; settings are a mapping of sections"),
         ("risk: [\n", "is not valid YAML"),
-        ("keys:\n  fred: abc\n", "credentials do not belong in a file"),
+        ("credentials:\n  fred: abc\n", "credentials do not belong in a file"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_path_the_key_and_the_remedy(tmp_path: Path, text: str, said: str) -> None:
@@ -49,7 +49,7 @@ def test_a_wrong_file_is_refused_with_its_path_the_key_and_the_remedy(tmp_path: 
 
 def test_a_credential_in_a_file_is_not_repeated_in_the_error(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("keys:\n  fred: very-secret\n")
+    path.write_text("credentials:\n  fred: very-secret\n")
     with pytest.raises(ConfigError) as caught:
         load_settings(environ={"QUANT_CONFIG": str(path)})
     assert "very-secret" not in str(caught.value)
@@ -63,8 +63,8 @@ def test_a_misspelt_environment_name_is_refused() -> None:
 def test_the_earlier_systems_environment_names_keep_their_meaning() -> None:
     env = {"FRED_API_KEY": "f", "ALPACA_API_KEY": "a", "ALPACA_API_SECRET": "s", "MLFLOW_TRACKING_URI": "http://127.0.0.1:5001"}
     settings = load_settings(environ=env)
-    assert settings.keys.fred is not None
-    assert settings.keys.fred.get_secret_value() == "f"
+    assert settings.credentials.fred is not None
+    assert settings.credentials.fred.get_secret_value() == "f"
     assert settings.tracking_uri == "http://127.0.0.1:5001"
 
 
