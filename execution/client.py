@@ -128,9 +128,10 @@ class OrderClient:
         return _told(outcome)
 
     def quotes(self, symbols: Sequence[str]) -> dict[str, Quote]:
-        """Prices of these symbols and of everything held; the simulated market is set to them."""
+        """Prices of these symbols, of everything held and of what is working; the simulated market is set to them."""
         held = [position.symbol for position in self.broker.positions()]
-        found = dict(self._prices(sorted({*symbols, *held})))
+        working = [order.symbol for order in self.broker.open_orders()]
+        found = dict(self._prices(sorted({*symbols, *held, *working})))
         if isinstance(self._clock, FixedClock) and found:
             self._clock.move_to(max([self._clock.at, *(quote.at for quote in found.values())]))
         if isinstance(self.broker, SimulatedBroker):

@@ -225,7 +225,6 @@ def make_plan(
     name = plan_id(account_id, strategy, version, session, mode)
     in_force = time_in_force if time_in_force is not None else _IN_FORCE[convention.fill]
     legs.sort(key=lambda leg: (leg.side != "sell", leg.symbol, leg.part))
-    shown = {leg.symbol for leg in legs} | (set(held) & set(prices)) | (set(wanted) & set(prices))
     return Plan(
         plan_id=name,
         account_id=account_id,
@@ -239,7 +238,7 @@ def make_plan(
         cash=money,
         targets={symbol: f"{weight:f}" for symbol, weight in wanted.items()},
         positions=held,
-        quotes={symbol: prices[symbol] for symbol in shown},
+        quotes=dict(sorted(prices.items())),  # all of them: the guard values what is held and what is working too
         convention=convention.as_dict(),
         orders=tuple(_request(leg, account_id, strategy, name, in_force) for leg in legs),
     )

@@ -61,6 +61,9 @@ def ingest_equity_flow(
     chosen = settings or load_settings()
     first, last = as_window(start_date, end_date)
     names = (source,) if source else chosen.data.equity
+    asked = as_names(symbols, "symbols")
+    if names == ("files",) and asked is not None and len(asked) == 1:
+        source_options.setdefault("unnamed", asked[0])  # one symbol asked of one file without a symbol column: it is that
     sources = [get_source(name, "equity", chosen, **source_options) for name in names]
 
     def ask(of: EquitySource, block: Sequence[str]) -> Iterator[Answer]:
@@ -68,7 +71,7 @@ def ingest_equity_flow(
 
     return ingest(
         "equity",
-        as_names(symbols, "symbols"),
+        asked,
         sources,
         ask,
         lake=open_lake(chosen),

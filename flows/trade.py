@@ -27,7 +27,7 @@ from config.settings import Settings, load_settings
 from execution.journal import Journal, JournalOrder, account_folder
 from execution.oms import run_plan
 from execution.orders import Fill, Quote, signed
-from execution.plan import Plan, make_plan, plan_id
+from execution.plan import Plan, PlanLimits, make_plan, plan_id
 from execution.reconcile import reconcile
 from execution.simulated import Bar, SimulatedBroker
 from risk.drift import Drift, DriftFill, DriftPlan, explain_drift
@@ -182,6 +182,7 @@ def _trade(
     broker = SimulatedBroker(
         folder / "broker.db", account, clock=clock, convention=spec.convention, initial_cash=spec.convention.initial_cash
     )
+    limits = PlanLimits.from_settings(settings.risk)
     weights: dict[pd.Timestamp, pd.Series] = {}
     sent = 0
     try:
@@ -191,7 +192,7 @@ def _trade(
             for row in range(count):
                 clock.move_to(closes[row])
                 plan, weights[window[row]] = _decide(
-                    registered, spec, strategy, snapshot, window[row], closes[row], broker, journal, market
+                    registered, spec, strategy, snapshot, window[row], closes[row], broker, journal, limits
                 )
                 if not _played(broker, window[row + 1].date()):
                     sent += len(run_plan(plan, broker, journal, _guard(settings), clock).sent)
@@ -256,7 +257,7 @@ def _decide(
     close: datetime,
     broker: SimulatedBroker,
     journal: Journal,
-    market: MarketPanel,
+    limits: PlanLimits,
 ) -> tuple[Plan, pd.Series]:
     """The plan of one session and the targets behind it, from nothing that was not known at its close."""
     from backtests.views import load_view
@@ -286,6 +287,7 @@ def _decide(
         run_id=registered.run_id,
         previous=journal.last_targets(spec.name),
         convention=spec.convention,
+        limits=limits,
     )
     return plan, targets
 

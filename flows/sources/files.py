@@ -62,8 +62,10 @@ class _Files:
         mapping: Mapping[str, str] | str | Path | None,
         columns: dict[str, tuple[str, ...]],
         only: str | None,
+        unnamed: str | None = None,
     ) -> None:
         self._paths = find_files(path)
+        self._unnamed = unnamed if len(self._paths) == 1 else None
         self._columns = columns
         self._mapping = load_mapping(mapping, tuple(columns))
         self._only = only
@@ -84,7 +86,7 @@ class _Files:
                 if name_column in columns and self._only is None:
                     names = file.frame[columns[name_column]].astype(str).str.strip()
                 else:
-                    names = pd.Series(self._only or stem(path), index=file.frame.index, dtype=object)
+                    names = pd.Series(self._only or self._unnamed or stem(path), index=file.frame.index, dtype=object)
                 self._read.append((file, columns, names))
         return self._read
 
@@ -103,6 +105,8 @@ class EquityFiles(_Files):
         Ours to theirs, where the usual names do not find it: time, symbol, open, high, low, close, volume, currency.
     symbol : str, optional
         Of the whole file. Else a column says it, else the file's name does.
+    unnamed : str, optional
+        Of a single file that has no column of symbols, instead of the file's name.
     basis : {"as_traded", "vendor_adjusted"}
         Whether prices were adjusted for splits or dividends by whoever made the file.
     currency, calendar : str
@@ -124,6 +128,7 @@ class EquityFiles(_Files):
         path: str | Path,
         mapping: Mapping[str, str] | str | Path | None = None,
         symbol: str | None = None,
+        unnamed: str | None = None,
         basis: Literal["as_traded", "vendor_adjusted"] = "as_traded",
         currency: str = "USD",
         calendar: str | None = None,
@@ -138,7 +143,7 @@ class EquityFiles(_Files):
             raise InputError(f"bar_time {bar_time!r} is neither start nor end")
         if interval is not None and interval != "1d" and not _INTERVAL.match(interval):
             raise InputError(f"interval {interval!r} is not one", remedy="write it as 1d, 1h or 5m")
-        super().__init__(path, mapping, BAR_COLUMNS, symbol)
+        super().__init__(path, mapping, BAR_COLUMNS, symbol, unnamed)
         self._basis, self._currency, self._bar_time = basis, currency, bar_time
         self._calendar = calendar or settings.data.calendar
         self._interval, self._timezone, self._date_format = interval, timezone, date_format
