@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,3 +26,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared/data beside the checkout: this test needs real recordings that are not ours to ship")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A finished demo, run once: its home folder and what it printed. Tests that use it share an xdist group."""
+    from tests.flows.demo_home import quant
+
+    home = tmp_path_factory.mktemp("demo") / "home"
+    said = quant(home, "demo", "--json")
+    assert said.code == 0, said.err
+    return home, said.document

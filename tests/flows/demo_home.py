@@ -15,6 +15,9 @@ QUANT = (sys.executable, "-c", "from flows.cli import main; main()")
 _OURS = ("QUANT_", "PREFECT_", "MLFLOW_", "ALPACA_", "FRED_", "TRADIER_", "POLYGON_")
 
 
+Demo = tuple[Path, dict[str, Any]]  # a finished demo: its home folder, and what it printed
+
+
 @dataclass(frozen=True)
 class Said:
     """What a command left: exit code, standard output and error."""

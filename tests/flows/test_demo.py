@@ -10,20 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.flows.demo_home import Said, quant
+from tests.flows.demo_home import Demo, Said, quant
 
 pytestmark = pytest.mark.xdist_group("demo")
-
-Demo = tuple[Path, dict[str, Any]]
-
-
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    """A finished demo: its home folder and what it printed."""
-    home = tmp_path_factory.mktemp("demo") / "home"
-    said = quant(home, "demo", "--json")
-    assert said.code == 0, said.err
-    return home, said.document
 
 
 def strategy(document: dict[str, Any], name: str) -> dict[str, Any]:
