@@ -16,6 +16,7 @@ from datetime import date
 from typing import Any
 
 from backtests.equity_vectorbt import run_vectorised
+from backtests.recording import show_backtests
 from backtests.result import BacktestResult
 from backtests.strategies import from_config, get_strategy
 from backtests.strategy import Strategy, View
@@ -24,7 +25,7 @@ from config.clock import Clock, SystemClock
 from config.conventions import Convention
 from config.errors import InputError
 from config.hashing import digest
-from config.orchestration import flow, step
+from config.orchestration import flow, some_of, step
 from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
 from risk.metrics import performance, sharpe
@@ -53,6 +54,7 @@ class EvaluatedBacktest:
 @flow(
     name="equity-backtest",
     description="Backtest equity strategies on the lake and log every trial",
+    run_name=lambda given: _run_words(given["strategy_configs"], given["symbols"], given["experiment_name"]),
     withheld=("settings", "progress", "clock"),
 )
 def equity_backtest_flow(
@@ -110,7 +112,19 @@ def equity_backtest_flow(
         run_id = _record(result, metrics, experiment_name, settings, window, clock or SystemClock())
         evaluated.append(EvaluatedBacktest(result=result, metrics=metrics, run_id=run_id))
         progress.advance()
+    show_backtests("equity-backtest", experiment_name, [(one.result, one.metrics, one.run_id) for one in evaluated])
     return evaluated
+
+
+def _run_words(configs: Sequence[Any], symbols: Sequence[str], experiment: str) -> str:
+    return f"{some_of([_called(one) for one in configs])} on {some_of(symbols)} ({experiment})"
+
+
+def _called(config: Mapping[str, Any] | str | Strategy) -> str:
+    """The name of a configuration, for the name of a run; what is wrong with it is said later."""
+    if isinstance(config, str):
+        return config
+    return str(config.get("name", "unnamed")) if isinstance(config, Mapping) else config.name
 
 
 def _strategies(configs: Sequence[Mapping[str, Any] | str | Strategy]) -> list[Strategy]:
@@ -127,7 +141,7 @@ def _strategy(config: Mapping[str, Any] | str | Strategy) -> Strategy:
     return from_config(config) if isinstance(config, Mapping) else config
 
 
-@step(name="load-panel", retries=2)
+@step(name="load-panel", retries=2, run_name=lambda given: f"load {some_of(given['symbols'])}")
 def _load(
     settings: Settings,
     snapshot_id: str | None,
@@ -143,13 +157,13 @@ def _load(
     return load_view(snapshot, symbols, strategies, start=start, end=end, progress=progress)
 
 
-@step(name="backtest-equities")
+@step(name="backtest-equities", run_name=lambda given: f"backtest {given['strategy'].name}")
 def _backtest(strategy: Strategy, view: View, convention: Convention) -> tuple[BacktestResult, dict[str, float]]:
     result = run_vectorised(strategy, view, convention=convention)
     return result, performance(result.equity, result.trades, result.orders, convention)
 
 
-@step(name="record-trial", retries=2)
+@step(name="record-trial", retries=2, run_name=lambda given: f"record {given['result'].spec.name}")
 def _record(
     result: BacktestResult,
     metrics: Mapping[str, float],

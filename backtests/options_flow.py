@@ -19,11 +19,11 @@ from backtests.options.inputs import OptionInputs, read_option_inputs
 from backtests.options.reports import OptionsResult
 from backtests.options.rules import OptionStrategy, make_strategy
 from backtests.options_bt import run_options, specify
-from backtests.recording import record_backtest
+from backtests.recording import record_backtest, show_backtests
 from config.clock import Clock, SystemClock
 from config.conventions import Convention
 from config.errors import InputError
-from config.orchestration import flow, step
+from config.orchestration import flow, some_of, step
 from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
 from risk.metrics import performance
@@ -54,6 +54,7 @@ class EvaluatedOptions:
 @flow(
     name="options-backtest",
     description="Backtest options strategies on the lake's chains and log every trial",
+    run_name=lambda given: _run_words(given["strategies"], given["symbols"], given["experiment_name"]),
     withheld=("settings", "progress", "clock"),
 )
 def options_backtest_flow(
@@ -117,7 +118,19 @@ def options_backtest_flow(
             result, metrics = _backtest(strategy, symbol, inputs, convention, progress)
             run_id = _record(result, metrics, experiment_name, settings, window, clock or SystemClock())
             evaluated.append(EvaluatedOptions(result=result, metrics=metrics, run_id=run_id))
+    show_backtests("options-backtest", experiment_name, [(one.result, one.metrics, one.run_id) for one in evaluated])
     return evaluated
+
+
+def _run_words(configs: Sequence[Any], symbols: Sequence[str], experiment: str) -> str:
+    return f"{some_of([_called(one) for one in configs])} on {some_of(symbols)} ({experiment})"
+
+
+def _called(config: Mapping[str, Any] | str | OptionStrategy) -> str:
+    """The name of a configuration, for the name of a run; what is wrong with it is said later."""
+    if isinstance(config, str):
+        return config
+    return str(config.get("name", "unnamed")) if isinstance(config, Mapping) else config.name
 
 
 def _strategies(given: Sequence[Mapping[str, Any] | str | OptionStrategy]) -> list[OptionStrategy]:
@@ -150,7 +163,7 @@ def _convention(settings: Settings, initial_cash: float | None, progress: Progre
     return replace(convention, initial_cash=cash)
 
 
-@step(name="load-option-chain", retries=2)
+@step(name="load-option-chain", retries=2, run_name=lambda given: f"load options on {given['symbol']}")
 def _load(
     settings: Settings, snapshot_id: str | None, symbol: str, start: date | None, end: date | None, progress: Progress
 ) -> OptionInputs:
@@ -160,7 +173,7 @@ def _load(
     return read_option_inputs(snapshot, symbol, start=start, end=end, sources=settings.data.options, progress=progress)
 
 
-@step(name="backtest-options")
+@step(name="backtest-options", run_name=lambda given: f"backtest {given['strategy'].name} on {given['symbol']}")
 def _backtest(
     strategy: OptionStrategy, symbol: str, inputs: OptionInputs, convention: Convention, progress: Progress
 ) -> tuple[OptionsResult, dict[str, float]]:
@@ -176,7 +189,7 @@ def _backtest(
     return result, {**metrics, **{f"marks_{kind}": float(count) for kind, count in result.mark_kinds.items()}}
 
 
-@step(name="record-options-trial", retries=2)
+@step(name="record-options-trial", retries=2, run_name=lambda given: f"record {given['result'].spec.name}")
 def _record(
     result: OptionsResult,
     metrics: Mapping[str, float],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtests.result import BacktestResult
+from config.artifacts import show_table
 from config.clock import Clock
 from config.conventions import Convention
 from config.hashing import digest
@@ -18,7 +19,7 @@ from tracking.ledger import Trial, TrialLedger
 if TYPE_CHECKING:
     from tracking.artefacts import Artefact
 
-__all__ = ["record_backtest", "record_trials", "trial_of"]
+__all__ = ["record_backtest", "record_trials", "show_backtests", "trial_of"]
 
 
 def trial_of(result: BacktestResult, metrics: Mapping[str, float], window: Mapping[str, str] | None = None) -> Trial:
@@ -97,3 +98,30 @@ def record_backtest(
     found = None if window else tracker.find_run(key)
     run = found or tracker.log_result(result, metrics, artefacts=artefacts, tags={**(window or {}), **(tags or {})})
     return run.run_id
+
+
+def show_backtests(key: str, experiment: str, evaluated: Sequence[tuple[BacktestResult, Mapping[str, float], str]]) -> None:
+    """Leave backtests as a table on the flow run's page; outside of a Prefect run nothing happens.
+
+    Parameters
+    ----------
+    evaluated : sequence of (result, metrics, run_id)
+    """
+    rows = [
+        {
+            "strategy": result.spec.name,
+            "symbols": ", ".join(result.spec.symbols),
+            "parameters": ", ".join(f"{name}={value}" for name, value in result.spec.params.items()) or "–",
+            "data": result.data_kind,
+            "sessions": len(result.equity),
+            "total return": f"{metrics['total_return']:.2%}",
+            "CAGR": f"{metrics['cagr']:.2%}",
+            "Sharpe": f"{metrics['sharpe']:.3f}",
+            "max drawdown": f"{metrics['max_drawdown']:.2%}",
+            "closed trades": len(result.trades),
+            "MLflow run": run_id,
+        }
+        for result, metrics, run_id in evaluated
+    ]
+    snapshots = ", ".join(f"`{name}`" for name in sorted({result.snapshot_id for result, _, _ in evaluated}))
+    show_table(key, rows, f"MLflow experiment **{experiment}**, snapshot {snapshots}")

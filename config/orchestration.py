@@ -4,6 +4,7 @@
    Parameters named `withheld` (keys, settings, progress) stay in this process: Prefect's database never sees them (`_hand_over`).
 2. `step` makes a `prefect.Task`; it is a task run only inside a Prefect flow run (`inside_flow_run`), else a plain call.
 3. Either way a step is retried by error class: `config.errors.Transient` and nothing else (`_is_transient`).
+4. What Prefect timed out is raised as a `ServiceUnavailable`, like every other outside thing that did not answer (`_as_ours`).
 
 Prefect's own server-less mode is not used: it starts a throw-away server, which costs 7 CPU seconds for a trivial flow and
 fails when several processes start at once.
@@ -15,7 +16,7 @@ import functools
 import inspect
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, cast
@@ -27,11 +28,14 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 import prefect
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
+from prefect.flow_engine import FlowRunTimeoutError
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.task_engine import TaskRunTimeoutError
+from prefect.utilities.annotations import quote
 
-from config.errors import InputError, RateLimited, Transient
+from config.errors import InputError, RateLimited, ServiceUnavailable, Transient
 
-__all__ = ["QuantFlow", "api_configured", "flow", "inside_flow_run", "step"]
+__all__ = ["QuantFlow", "api_configured", "flow", "inside_flow_run", "some_of", "step"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,10 +65,36 @@ def _hand_over(values: dict[str, Any]) -> Iterator[None]:
 
 
 def _is_transient(task: Any, run: Any, state: Any) -> bool:
-    """Prefect's retry condition: retry what is marked `Transient`, let everything else fail at once."""
+    """Prefect's retry condition: retry what is marked `Transient` or was timed out, let everything else fail at once."""
     del task, run
     failure = state.result(raise_on_failure=False)
-    return isinstance(failure, Transient)
+    return isinstance(failure, Transient | TaskRunTimeoutError)
+
+
+@contextmanager
+def _as_ours(what: str, seconds: float | None) -> Iterator[None]:
+    """Raise Prefect's timeouts as an error of ours, so that callers handle one kind and the command line words it."""
+    try:
+        yield
+    except (FlowRunTimeoutError, TaskRunTimeoutError) as timed_out:
+        raise ServiceUnavailable(
+            f"{what} was stopped: it took longer than {seconds:g} seconds", remedy="run it again; what was stored is kept"
+        ) from timed_out
+
+
+def some_of(names: str | Sequence[Any] | None, *, all_of: str = "all", shown: int = 3) -> str:
+    """A list of names short enough for the name of a run: the first few, and how many more.
+
+    Examples
+    --------
+    >>> some_of(["SP500", "NASDAQ", "AAPL", "AMD", "BAC"])
+    'SP500, NASDAQ, AAPL and 2 more'
+    """
+    if names is None:
+        return all_of
+    listed = [names] if isinstance(names, str) else [str(name) for name in names]
+    more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
+    return ", ".join(listed[:shown]) + more
 
 
 class QuantFlow(prefect.Flow[P, R]):
@@ -85,7 +115,8 @@ class QuantFlow(prefect.Flow[P, R]):
         for name in kept:
             given.arguments[name] = signature.parameters[name].default
         # A synchronous run with a heartbeat ends on a sleep of a second.
-        with _hand_over(kept), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        quiet = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+        with _as_ours(f"the flow {self.name}", self.timeout_seconds), _hand_over(kept), quiet:
             return super().__call__(*given.args, **given.kwargs, **prefect_only_given)
 
     def with_options(self, **options: Any) -> QuantFlow[P, R]:
@@ -102,7 +133,7 @@ def flow(
     name: str,
     description: str | None = None,
     timeout_seconds: float | None = None,
-    flow_run_name: str | None = None,
+    run_name: Callable[[Mapping[str, Any]], str] | None = None,
     withheld: tuple[str, ...] = (),
 ) -> Callable[[Callable[P, R]], QuantFlow[P, R]]:
     """Declare a flow: named, timed, its result never persisted by accident.
@@ -112,9 +143,9 @@ def flow(
     name : str
         Shown on the Prefect page.
     timeout_seconds : float, optional
-        Ends a Prefect run; a plain call is not timed.
-    flow_run_name : str, optional
-        A template over the parameters, as Prefect formats it.
+        Ends a Prefect run, as `ServiceUnavailable` for the caller; a plain call is not timed.
+    run_name : callable, optional
+        Makes of the parameters the name of a run on the Prefect page; without it Prefect invents one.
     withheld : tuple of str
         Parameters, each with a default, that never reach Prefect: a direct call hands them to the function past Prefect, and
         a run that was given one through Prefect (a deployment's parameter, typed into the page) is refused, because Prefect
@@ -136,7 +167,7 @@ def flow(
             name=name,
             description=description,
             timeout_seconds=timeout_seconds,
-            flow_run_name=flow_run_name,
+            flow_run_name=None if run_name is None else functools.partial(_name_of_run, run_name, function),
             persist_result=False,
             validate_parameters=False,
         )
@@ -144,6 +175,13 @@ def flow(
         return declared
 
     return declare
+
+
+def _name_of_run(run_name: Callable[[Mapping[str, Any]], str], function: Callable[..., Any]) -> str:
+    """Prefect asks for the name with the run's context set, and without arguments; a deployment's run lacks the defaults."""
+    run = FlowRunContext.get()
+    defaults = {name: one.default for name, one in inspect.signature(function).parameters.items() if one.default is not one.empty}
+    return run_name({**defaults, **((run.parameters if run is not None else None) or {})})
 
 
 def _shown_to_prefect(function: Callable[..., Any], withheld: tuple[str, ...]) -> inspect.Signature:
@@ -194,8 +232,12 @@ def step(
     retry_delay_seconds: float = 1.0,
     timeout_seconds: float | None = None,
     tags: tuple[str, ...] = (),
+    run_name: Callable[[Mapping[str, Any]], str] | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Declare a step of a flow: a Prefect task inside a Prefect run, a plain call elsewhere.
+
+    Arguments are handed over quoted: Prefect neither looks into them (a frame, a snapshot) nor keeps them. So a step takes values,
+    not another step's future.
 
     Parameters
     ----------
@@ -205,9 +247,16 @@ def step(
         The wait before the first retry, doubled each time; a `RateLimited` answer that names a longer wait is honoured.
     tags : tuple of str
         Prefect concurrency limits apply by tag ("vendor:yahoo").
+    run_name : callable, optional
+        Makes of the arguments, by name, the name of a task run on the Prefect page.
     """
 
     def declare(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        def named(parameters: dict[str, Any]) -> str:
+            return name if run_name is None else run_name(parameters)
+
         as_task: Any = prefect.task(
             name=name,
             retries=retries,
@@ -217,12 +266,15 @@ def step(
             tags=list(tags),
             persist_result=False,
             cache_policy=NO_CACHE,
+            task_run_name=cast("Any", named),
         )(function)
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if inside_flow_run():
-                return cast("R", as_task(*args, **kwargs))
+                given = signature.bind(*args, **kwargs)
+                with _as_ours(f"the step {name}", timeout_seconds):
+                    return cast("R", as_task(*map(quote, given.args), **{key: quote(value) for key, value in given.kwargs.items()}))
             for attempt in range(retries + 1):
                 try:
                     return function(*args, **kwargs)

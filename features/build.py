@@ -19,10 +19,11 @@ from typing import Any
 
 import pandas as pd
 
+from config.artifacts import show_table
 from config.clock import Clock, SystemClock
 from config.errors import DataError
 from config.hashing import canonical_json, digest, short
-from config.orchestration import flow, step
+from config.orchestration import flow, some_of, step
 from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
 from config.tables import feature_table
@@ -107,6 +108,7 @@ class _Block:
 @flow(
     name="build-features",
     description="Compute a feature set from the newest snapshot and store it",
+    run_name=lambda given: f"{some_of(given['feature_set'])} features of {some_of(given['symbols'])}",
     withheld=("settings", "clock", "progress"),
 )
 def build_features_flow(
@@ -163,7 +165,7 @@ def build_features_flow(
     finished = _finished(record, lake, plan)
     if finished is not None:
         progress.note(f"features {plan.set_version} re-used: the bars, splits and macro values are unchanged")
-        return finished
+        return _shown(finished)
     recorded_at = (clock or SystemClock()).now()
     blocks = [symbols[first : first + block_size] for first in range(0, len(symbols), block_size)]
     progress.stage("features", len(blocks))
@@ -171,12 +173,26 @@ def build_features_flow(
     for block in blocks:
         done.append(_build_block(str(lake.root), lake.write_attempts, plan, block, recorded_at))
         progress.advance()
-    return _record(record, plan, done, lake.publish())
+    return _shown(_record(record, plan, done, lake.publish()))
 
 
-@step(name="build-feature-block", retries=2)
+def _shown(build: FeatureBuild) -> FeatureBuild:
+    """Leave the build as a table on the flow run's page."""
+    act = "Used again: the bars, splits and macro values are unchanged" if build.reused else "Computed"
+    lacks = f"\n\nThe lake holds no {', '.join(build.absent_macro)}: features of them are empty" if build.absent_macro else ""
+    rows = [{"feature": name, "rows with a value": f"{build.coverage[name]:.1%}"} for name in build.features]
+    show_table(
+        "build-features",
+        rows,
+        f"**{build.set_version}**: {len(build.features)} features, {build.rows:,} rows. {act}.{lacks}\n\n"
+        f"snapshot `{build.snapshot_id}`, computed from `{build.panel_snapshot_id}`",
+    )
+    return build
+
+
+@step(name="build-feature-block", retries=2, run_name=lambda given: f"compute {some_of(given['symbols'])}")
 def _build_block(lake_root: str, write_attempts: int, plan: _Plan, symbols: tuple[str, ...], recorded_at: datetime) -> _Block:
-    """Read the block's panel, compute, cut to the window, write. (Plain arguments: Prefect looks into those of a task.)"""
+    """Read the block's panel, compute, cut to the window, write."""
     lake = Lake(Path(lake_root), write_attempts)
     panel, known_at = read_panel(lake.snapshot(plan.snapshot_id), replace(plan.request, symbols=symbols))
     values = compute(panel, plan.chosen.names)

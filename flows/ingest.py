@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from config.artifacts import show_table
 from config.clock import Clock
 from config.errors import DataError, InputError, QuantError, ServiceError, UnknownNameError, did_you_mean
-from config.orchestration import inside_flow_run, step
+from config.orchestration import some_of, step
 from config.progress import Progress
 from config.settings import Settings
 from config.tables import table_spec
@@ -33,7 +34,21 @@ if TYPE_CHECKING:
     from lake.quality import Split
     from lake.store import Lake
 
-__all__ = ["IngestReport", "NameOutcome", "RowCounts", "as_day", "as_names", "as_window", "ingest", "with_key"]
+__all__ = [
+    "TIMEOUT_SECONDS",
+    "IngestReport",
+    "NameOutcome",
+    "RowCounts",
+    "as_day",
+    "as_names",
+    "as_window",
+    "ingest",
+    "run_words",
+    "with_key",
+]
+
+# A source that hangs must not keep the next day's run from starting; a first fill of thousands of symbols takes hours.
+TIMEOUT_SECONDS = 6 * 3600.0
 
 _NAME_COLUMN = {
     "equity_bars": "symbol",
@@ -112,15 +127,20 @@ def collect(
     """Ask one source, block by block; a block that fails does not stop the others."""
 
     # Made here and not at import: the tag that a concurrency limit applies to names the vendor.
-    # What the steps need they hold: Prefect walks through a task's arguments, and some (settings) it cannot walk through.
     def ask_for(block: Sequence[str]) -> list[Answer]:
         return list(ask(source, block))
 
     def keep(number: int) -> tuple[RowCounts, dict[str, NameOutcome]]:
         return store_answer(lake, answers[number], started)
 
-    fetch = step(name=f"fetch {source.name}", retries=3, retry_delay_seconds=2.0, tags=(f"vendor:{source.name}",))(ask_for)
-    store = step(name="store", retries=3)(keep)
+    fetch = step(
+        name=f"fetch {source.name}",
+        retries=3,
+        retry_delay_seconds=2.0,
+        tags=(f"vendor:{source.name}",),
+        run_name=lambda given: f"fetch {some_of(given['block'])} from {source.name}",
+    )(ask_for)
+    store = step(name="store", retries=3, run_name=lambda given: f"store {some_of(answers[given['number']].names)}")(keep)
     progress.stage(f"ingest from {source.name}", len(names))
     for block in blocks(names, source.names_per_request):
         try:
@@ -265,16 +285,15 @@ def _totals(stored: Sequence[tuple[Answer, RowCounts]]) -> Mapping[str, RowCount
 
 
 def _show_on_page(report: IngestReport) -> None:
-    """Leave the report as a table on the flow run's page, when there is one."""
-    if not inside_flow_run():
-        return
-    from prefect.artifacts import create_table_artifact
-
-    create_table_artifact(
-        key=f"ingest-{report.dataset}",
-        table=[name.as_dict() for name in report.names],
-        description=f"{report.outcome}: {report.total.as_dict()}, snapshot {report.snapshot_id}",
-    )
+    """The report as a table on the flow run's page."""
+    total = report.total
+    about = [
+        f"**{report.outcome}**: {total.received:,} rows received, {total.new:,} new, {total.revised:,} revised, "
+        f"{total.unchanged:,} unchanged, {total.refused:,} refused; {report.gaps:,} gaps",
+        f"snapshot `{report.snapshot_id}`",
+        *report.notes,
+    ]
+    show_table(f"ingest-{report.dataset}", [name.as_dict() for name in report.names], "\n\n".join(about))
 
 
 def as_names(names: str | Sequence[str] | None, what: str) -> tuple[str, ...] | None:
@@ -326,6 +345,13 @@ def as_window(start: date | str | None, end: date | str | None) -> tuple[date | 
     if first and last and first > last:
         raise InputError(f"start_date {first} lies after end_date {last}", remedy="exchange them")
     return first, last
+
+
+def run_words(names: str | Sequence[str] | None, what: str, window: tuple[Any, Any], source: str | None) -> str:
+    """What an ingest run is called on the Prefect page: ``X, 2018-12-24 to 2018-12-26, from files``."""
+    start, end = window
+    days = "" if start is None and end is None else f", {start or 'the first day'} to {end or 'the last day'}"
+    return f"{some_of(names, all_of=f'all {what}')}{days}{f', from {source}' if source else ''}"
 
 
 def with_key(settings: Settings, provider: str, key: str | SecretStr | None) -> tuple[Settings, tuple[str, ...]]:

@@ -10,14 +10,20 @@ from config.clock import Clock, SystemClock
 from config.orchestration import flow
 from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
-from flows.ingest import as_names, as_window, ingest
+from flows.ingest import TIMEOUT_SECONDS, as_names, as_window, ingest, run_words
 from flows.ingest_report import IngestReport
 from flows.sources.base import Answer, EquitySource, get_source
 
 __all__ = ["ingest_equity_flow"]
 
 
-@flow(name="ingest-equity", withheld=("settings", "progress", "clock"))
+@flow(
+    name="ingest-equity",
+    description="Ask the sources for bars, keep the bytes, store good rows, publish a snapshot",
+    timeout_seconds=TIMEOUT_SECONDS,
+    run_name=lambda given: run_words(given["symbols"], "symbols", (given["start_date"], given["end_date"]), given["source"]),
+    withheld=("settings", "progress", "clock"),
+)
 def ingest_equity_flow(
     symbols: str | Sequence[str] | None = None,
     start_date: date | str | None = None,

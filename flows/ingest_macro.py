@@ -12,14 +12,20 @@ from config.clock import Clock, SystemClock
 from config.orchestration import flow
 from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
-from flows.ingest import as_names, as_window, ingest, with_key
+from flows.ingest import TIMEOUT_SECONDS, as_names, as_window, ingest, run_words, with_key
 from flows.ingest_report import IngestReport
 from flows.sources.base import Answer, MacroSource, get_source
 
 __all__ = ["ingest_macro_flow"]
 
 
-@flow(name="ingest-macro", withheld=("fred_api_key", "settings", "progress", "clock"))
+@flow(
+    name="ingest-macro",
+    description="Ask the sources for macro series, keep the bytes, store good rows, publish a snapshot",
+    timeout_seconds=TIMEOUT_SECONDS,
+    run_name=lambda given: run_words(given["series"], "series", (given["start_date"], given["end_date"]), given["source"]),
+    withheld=("fred_api_key", "settings", "progress", "clock"),
+)
 def ingest_macro_flow(
     fred_api_key: str | SecretStr | None = None,
     *,

@@ -12,14 +12,20 @@ from config.clock import Clock, SystemClock
 from config.orchestration import flow
 from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
-from flows.ingest import as_names, as_window, ingest, with_key
+from flows.ingest import TIMEOUT_SECONDS, as_names, as_window, ingest, run_words, with_key
 from flows.ingest_report import IngestReport
 from flows.sources.base import Answer, OptionSource, get_source
 
 __all__ = ["ingest_options_flow"]
 
 
-@flow(name="ingest-options", withheld=("api_key", "settings", "progress", "clock"))
+@flow(
+    name="ingest-options",
+    description="Ask the sources for option quotes, keep the bytes, store good rows, publish a snapshot",
+    timeout_seconds=TIMEOUT_SECONDS,
+    run_name=lambda given: run_words(given["symbols"], "symbols", (given["start_date"], given["end_date"]), given["data_provider"]),
+    withheld=("api_key", "settings", "progress", "clock"),
+)
 def ingest_options_flow(
     symbols: str | Sequence[str] | None = None,
     data_provider: str | None = None,

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import pandas as pd
 
 from backtests.strategy import Strategy, StrategySpec, View
+from config.artifacts import show_table
 from config.clock import FixedClock
 from config.errors import InputError
-from config.orchestration import flow
+from config.orchestration import flow, step
 from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
 from execution.journal import Journal, JournalOrder, account_folder
@@ -125,11 +126,23 @@ def strategy_of(spec: StrategySpec) -> Strategy:
     return get_strategy(spec.name, dict(spec.params))
 
 
-@flow(name="trade", withheld=("settings", "progress"))
+def _run_words(model: str, sessions: int, through: date | None) -> str:
+    last = "the last" if through is None else f"to {through}, the last"
+    return f"{model} on paper, {last} {'session' if sessions == 1 else f'{sessions} sessions'}"
+
+
+@flow(
+    name="trade",
+    description="Trade what holds the alias paper on the simulated broker, reconcile, explain the drift",
+    run_name=lambda given: _run_words(given["model"], given["sessions"], given["through"]),
+    withheld=("settings", "progress"),
+)
 def trade_flow(
     model: str,
     sessions: int = 20,
     *,
+    through: date | None = None,
+    account: str | None = None,
     snapshot_id: str | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
@@ -142,6 +155,11 @@ def trade_flow(
         A registered strategy.
     sessions : int
         How many sessions orders may fill in.
+    through : date, optional
+        The last session; the last recorded one when left out.
+    account : str, optional
+        The paper account; one of the strategy's own when left out. A session that was played stays as it was played, also when
+        its bars were revised since; the difference is then in the drift.
     snapshot_id : str, optional
         The newest when left out. Bars and macro values are read as of each decision, whatever the snapshot holds beyond.
 
@@ -159,24 +177,47 @@ def trade_flow(
     registered = create_model_registry(settings).get(model, "paper")
     spec = StrategySpec.from_dict(registered.spec)
     snapshot = open_lake(settings).snapshot(snapshot_id)
-    return _trade(registered, spec, snapshot, sessions, settings, progress)
+    account = account or f"{settings.execution.account}-{spec.name}"
+    run = _trade(registered, spec, snapshot, sessions, through, account, settings, progress)
+    _show_on_page(run)
+    return run
+
+
+def _show_on_page(run: PaperRun) -> None:
+    """The session's fills as a table on the flow run's page."""
+    drift = run.drift
+    parts = ", ".join(f"{name} {float(part):,.2f}" for name, part in drift.parts.items() if part) or "no part"
+    about = [
+        f"**{run.registered.model} version {run.registered.version}**, account `{run.account}`, "
+        f"{run.sessions[0]} to {run.sessions[-1]}: {len(run.orders)} orders ({run.sent} sent now), {len(run.fills)} fills",
+        f"equity {float(run.equity.iloc[-1]):,.2f}, its backtest {float(run.expected.iloc[-1]):,.2f}; "
+        f"drift {float(drift.difference):,.2f} ({parts}; unexplained {float(drift.residual):,.2f})",
+        f"journal and broker {'agree' if run.reconciled else '**DISAGREE**'}; {run.audit_lines} audit lines verified",
+    ]
+    show_table(f"paper-session-{run.registered.model}", run.order_list, "\n\n".join(about))
 
 
 def _trade(
-    registered: RegisteredStrategy, spec: StrategySpec, snapshot: Snapshot, count: int, settings: Settings, progress: Progress
+    registered: RegisteredStrategy,
+    spec: StrategySpec,
+    snapshot: Snapshot,
+    count: int,
+    through: date | None,
+    account: str,
+    settings: Settings,
+    progress: Progress,
 ) -> PaperRun:
     from config.calendar import session_closes
     from features.point_in_time import load_panel
 
     strategy = strategy_of(spec)
-    market = load_panel(snapshot, spec.symbols)
+    market = load_panel(snapshot, spec.symbols, end=through)
     if count < 1 or len(market.sessions) < count + 1:
         raise InputError(
             f"{count} sessions were asked for, the lake holds {len(market.sessions)}", remedy="ask for fewer, or ingest more"
         )
     window = market.sessions[-count - 1 :]
     closes = [moment.to_pydatetime() for moment in session_closes(window, settings.data.calendar)]
-    account = f"{settings.execution.account}-{spec.name}"
     folder = account_folder(settings.home_path, account)
     clock = FixedClock(closes[0])
     broker = SimulatedBroker(
@@ -187,17 +228,29 @@ def _trade(
     sent = 0
     try:
         with Journal.open(folder, account, clock=clock) as journal:
-            broker.on_session(window[0].date(), _bars(market, window[0]))
-            progress.stage("Paper session", count)
-            for row in range(count):
+            if not _played(broker, window[0].date()):
+                broker.on_session(window[0].date(), _bars(market, window[0]))
+
+            def play(row: int) -> int:
+                """Decide at a session's close, send, and play the next session; return how many orders were sent."""
+                new, due = 0, window[row + 1]
                 clock.move_to(closes[row])
                 plan, weights[window[row]] = _decide(
                     registered, spec, strategy, snapshot, window[row], closes[row], broker, journal, limits
                 )
-                if not _played(broker, window[row + 1].date()):
-                    sent += len(run_plan(plan, broker, journal, _guard(settings), clock).sent)
+                played = _played(broker, due.date())
+                if not played:
+                    new = len(run_plan(plan, broker, journal, _guard(settings), clock).sent)
                 clock.move_to(closes[row + 1])
-                broker.on_session(window[row + 1].date(), _bars(market, window[row + 1]))
+                if not played:
+                    broker.on_session(due.date(), _bars(market, due))
+                return new
+
+            # Without retries: what was sent is in the journal, and the next run goes on from there.
+            play_one = step(name="paper-session", run_name=lambda given: f"session {window[given['row'] + 1].date()}")(play)
+            progress.stage("Paper session", count)
+            for row in range(count):
+                sent += play_one(row)
                 progress.advance()
             found = reconcile(broker, journal)
             plans = tuple(plan for plan in journal.plans() if window[0].date() <= plan.session <= window[-1].date())
