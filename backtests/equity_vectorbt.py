@@ -28,6 +28,7 @@ from backtests.decisions import FloatArray, TradingPrices, decide, interest_fact
 from backtests.result import BacktestResult
 from backtests.strategy import Strategy, View
 from backtests.trades import order_frame, round_trips
+from config.caches import place_caches
 from config.conventions import REFERENCE, Convention
 from config.errors import InputError
 from config.progress import SILENT, Progress
@@ -186,6 +187,7 @@ def _simulate(
     wanted: Sequence[FloatArray], prices: TradingPrices, sessions: pd.DatetimeIndex, convention: Convention, engine: Engine
 ) -> tuple[FloatArray, Any]:
     """Run every configuration in one call: account values (n_sessions, n_configurations) and vectorbt's order records."""
+    place_caches()
     import vectorbt as vbt
 
     symbols, configurations = prices.fill.shape[1], len(wanted)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from config.caches import place_caches
 from flows.cli import data, research, system, trading
 from flows.cli.shell import AbbreviatingGroup
 
@@ -43,6 +44,7 @@ def _everywhere(
         os.environ["QUANT_HOME"] = str(home)
     if config is not None:
         os.environ["QUANT_CONFIG"] = str(config)
+    place_caches()
 
 
 system.add_to(app)
