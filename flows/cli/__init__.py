@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 __all__ = ["main"]
@@ -9,7 +10,8 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line; every `QuantError` becomes its message, its remedy and its exit code."""
-    from config.errors import QuantError
+    _occupy_standard_streams()
+    from config.errors import QuantError, StorageError
     from flows.cli.shell import report_error
 
     try:
@@ -19,11 +21,26 @@ def main() -> None:
     except QuantError as problem:
         sys.exit(report_error(problem))
     except OSError as problem:
-        from config.errors import StorageError
-
         where = f" ({problem.filename})" if problem.filename else ""
-        failure = StorageError(
-            f"the system refused: {problem.strerror or problem}{where}",
-            remedy="check free space and permissions: quant doctor",
-        )
-        sys.exit(report_error(failure))
+        remedy = "check free space and permissions: quant doctor"
+        if _current_folder_is_gone():
+            where, remedy = ": the current folder was deleted", "change into a folder that exists, or set QUANT_HOME to a full path"
+        sys.exit(report_error(StorageError(f"the system refused: {problem.strerror or problem}{where}", remedy=remedy)))
+
+
+def _occupy_standard_streams() -> None:
+    """Give closed standard streams to the null device: a database opened next would else become standard output or error."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(handle)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
+
+
+def _current_folder_is_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False

@@ -100,8 +100,19 @@ def report_error(problem: QuantError) -> int:
                 "exit_code": problem.exit_code,
             }
         }
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        _write_last(json.dumps(document, indent=2) + "\n")
+    else:
+        _write_last("")
     return problem.exit_code
+
+
+def _write_last(text: str) -> None:
+    """Write to standard output before the end; when it takes nothing (a full disk, a closed pipe), the error was said already."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails again when it flushes at its exit
 
 
 class _Lines:
