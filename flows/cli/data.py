@@ -250,8 +250,8 @@ def features_ls(as_json: JsonFlag = False) -> None:
     """The catalogue: each feature with its formula, window, inputs and source."""
     from features.catalogue import CATALOGUE
 
-    listed = [feature.as_dict() for feature in CATALOGUE.values()]
-    columns = ["name", "group", "formula", "warm_up", "inputs"]
+    listed = [{**feature.as_dict(), "group": feature.group, "source": feature.source} for feature in CATALOGUE.values()]
+    columns = ["name", "group", "formula", "warm_up", "inputs", "source"]
 
     def draw() -> None:
         rows = [[", ".join(map(str, f[c])) if isinstance(f[c], list | tuple) else f[c] for c in columns] for f in listed]

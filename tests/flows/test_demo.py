@@ -189,6 +189,23 @@ def test_every_verb_answers_with_one_object_after_the_demo(demo: Demo, words: tu
     assert said.document
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("features", "ls"), "rsi_14"),
+        (("strategy", "ls"), "bollinger_reversion"),
+        (("data", "check"), "quarantine"),
+        (("compare", "demo"), "combo"),
+    ],
+    ids=str,
+)
+def test_for_people_it_prints_a_table(demo: Demo, words: tuple[str, ...], shown: str) -> None:
+    home, _ = demo
+    said = quant(home, *words)
+    assert said.code == 0, said.err
+    assert shown in said.out
+
+
 def test_the_gate_refuses_on_request_with_its_own_exit_code(demo: Demo) -> None:
     home, _ = demo
     said = quant(home, "promote", "sma_crossover", "--json")
