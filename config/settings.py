@@ -53,12 +53,13 @@ class _Section(BaseModel):
 
 
 class DataSettings(_Section):
-    """Which sources each dataset is asked of, in order."""
+    """Which sources each dataset is asked of, in order, and how many requests one may have at a time across all Prefect runs."""
 
     equity: tuple[str, ...]
     options: tuple[str, ...]
     macro: tuple[str, ...]
     calendar: str
+    requests_at_once: int = Field(ge=1, le=1000)
 
 
 class LakeSettings(_Section):

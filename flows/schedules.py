@@ -1,8 +1,10 @@
 """What runs by itself, and when: deployments in code, on New York time, guarded by the exchange's calendar.
 
-1. `daily_ingest_flow` takes its as-of date from the start it was scheduled for, skips days without a session (`_guard`), and
+1. `daily_ingest_flow` takes its as-of date from the start it was scheduled for, skips days without a session (`closed`), and
    ingests every dataset; so a run that starts late is a catch-up of its own day, and one that starts twice adds nothing.
-2. `deployments` lists what is scheduled; `serve_schedules` runs it in this process, `apply_schedules` leaves it to workers.
+2. `deployments` lists what is scheduled: the daily research chain (flows/daily.py), whose first part the ingest is, and the
+   ingest alone, its schedule switched off. `serve_schedules` runs it in this process, `apply_schedules` leaves it to workers.
+3. `apply_schedules` also puts one concurrency limit a vendor on the server (`vendor_limits`).
 """
 
 from __future__ import annotations
@@ -27,7 +29,19 @@ from flows.ingest_report import IngestReport
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
-__all__ = ["POOL", "DailyIngest", "apply_schedules", "daily_ingest_flow", "deployments", "require_api", "serve_schedules"]
+__all__ = [
+    "POOL",
+    "DailyIngest",
+    "apply_schedules",
+    "closed",
+    "daily_ingest_flow",
+    "deployments",
+    "require_api",
+    "scheduled_day",
+    "serve_schedules",
+    "skipped_state",
+    "vendor_limits",
+]
 
 POOL = "quantrail"
 NEW_YORK = ZoneInfo("America/New_York")
@@ -61,7 +75,12 @@ class DailyIngest:
         }
 
 
-@flow(name="daily-ingest", withheld=("settings", "progress", "clock"))
+@flow(
+    name="daily-ingest",
+    description="Ingest equity bars and macro series up to one session",
+    run_name=lambda given: f"ingest of {as_day(given['as_of'], 'as_of') or scheduled_day(SystemClock())}",
+    withheld=("settings", "progress", "clock"),
+)
 def daily_ingest_flow(
     as_of: date | str | None = None,
     *,
@@ -94,11 +113,11 @@ def daily_ingest_flow(
         A dataset failed. The others were ingested first.
     """
     chosen = settings or load_settings()
-    day = as_day(as_of, "as_of") or _scheduled_day(clock or SystemClock())
-    reason = _guard(day, chosen.data.calendar)
+    day = as_day(as_of, "as_of") or scheduled_day(clock or SystemClock())
+    reason = closed(day, chosen.data.calendar)
     if reason is not None:
         skipped = DailyIngest(as_of=day, skipped=reason)
-        return _skipped_state(skipped, reason) if inside_flow_run() else skipped
+        return skipped_state(skipped, reason) if inside_flow_run() else skipped
     start = None if lookback_days is None else day - timedelta(days=lookback_days)
     shared: dict[str, Any] = {"settings": chosen, "progress": progress, "clock": clock}
     stages: tuple[Callable[[], IngestReport], ...] = (
@@ -117,7 +136,7 @@ def daily_ingest_flow(
     return DailyIngest(as_of=day, reports=tuple(reports))
 
 
-def _scheduled_day(clock: Clock) -> date:
+def scheduled_day(clock: Clock) -> date:
     """The New York date this run stands for: of its scheduled start, so that a run made up for later is about its own day."""
     if inside_flow_run():
         from prefect.runtime import flow_run
@@ -128,12 +147,12 @@ def _scheduled_day(clock: Clock) -> date:
     return clock.now().astimezone(NEW_YORK).date()
 
 
-def _guard(day: date, calendar: str) -> str | None:
+def closed(day: date, calendar: str) -> str | None:
     """Why there is nothing to do on that day; None when there is."""
     return None if is_session(day, calendar) else f"{day} is not a session of {calendar}"
 
 
-def _skipped_state(result: DailyIngest, reason: str) -> Any:
+def skipped_state(result: object, reason: str) -> Any:
     from prefect.states import Completed
 
     return Completed(name="Skipped", message=reason, data=result)
@@ -156,19 +175,27 @@ def deployments(
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
 
-    daily: Any = daily_ingest_flow.to_deployment(
-        name="after-the-close",
-        schedule=Cron(schedule, timezone="America/New_York"),
-        parameters={} if lookback_days is None else {"lookback_days": lookback_days},
-        description="Ingest every dataset after the close, on sessions only.",
-        tags=["quantrail", "ingest"],
-        concurrency_limit=1,
-        paused=paused,
-        work_pool_name=pool,
-        # By module, so that an installed package needs no checkout and a worker no particular folder.
-        entrypoint_type=EntrypointType.MODULE_PATH,
+    from flows.daily import daily_research_flow
+
+    def deploy(chain: Any, about: str, tag: str, active: bool) -> Any:
+        return chain.to_deployment(
+            name="after-the-close",
+            schedule=Cron(schedule, timezone="America/New_York", active=active),
+            parameters={} if lookback_days is None else {"lookback_days": lookback_days},
+            description=about,
+            tags=["quantrail", tag],
+            concurrency_limit=1,
+            paused=paused,
+            work_pool_name=pool,
+            # By module, so that an installed package needs no checkout and a worker no particular folder.
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+
+    research = "Ingest after the close, on sessions only; then features, then a paper session of what holds the alias paper."
+    alone = (
+        "The ingest alone, to be started by hand; the research chain begins with it. Switch its schedule on instead of the other's."
     )
-    return [daily]
+    return [deploy(daily_research_flow, research, "research", True), deploy(daily_ingest_flow, alone, "ingest", False)]
 
 
 def require_api(what: str) -> None:
@@ -189,9 +216,10 @@ def require_api(what: str) -> None:
 def apply_schedules(
     *, pool: str = POOL, schedule: str = DAILY, lookback_days: int | None = None, paused: bool = False
 ) -> list[str]:
-    """Make or bring up to date the deployments on the server, for workers of `pool`; return their full names.
+    """Make or bring up to date deployments and vendor limits on the server, for workers of `pool`; return the full names.
 
-    The pool is made when there is none. Nothing runs until a worker does (`flows.worker.run_worker`).
+    The pool is made when there is none; a limit that someone changed on the page is set back to the settings'
+    (`data.requests_at_once`). Nothing runs until a worker does (`flows.worker.run_worker`).
 
     Raises
     ------
@@ -200,10 +228,28 @@ def apply_schedules(
     """
     require_api("scheduling")
     _make_pool(pool)
+    _limit_vendors(load_settings())
     made = deployments(schedule=schedule, lookback_days=lookback_days, paused=paused, pool=pool)
     for deployment in made:
         deployment.apply()
     return [f"{deployment.flow_name}/{deployment.name}" for deployment in made]
+
+
+def vendor_limits(settings: Settings) -> dict[str, int]:
+    """How many requests each source may be asked at the same time, by the tag its fetching tasks carry."""
+    from flows.sources.base import source_names
+
+    names = {name for dataset in ("equity", "macro", "options") for name in source_names(dataset)}
+    return {f"vendor:{name}": settings.data.requests_at_once for name in sorted(names)}
+
+
+def _limit_vendors(settings: Settings) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        for tag, limit in vendor_limits(settings).items():
+            # Prefect keeps the limit of a tag under this name, and a task run with the tag takes a slot of it.
+            client.upsert_global_concurrency_limit_by_name(f"tag:{tag}", limit)
 
 
 def _make_pool(pool: str) -> None:
@@ -237,6 +283,8 @@ def serve_schedules(made: Sequence[RunnerDeployment] | None = None, *, limit: in
     """
     require_api("serving schedules")
     import prefect
+
+    _limit_vendors(load_settings())
 
     # Not paused on the way out: a missed run starts when serving starts again, and is a catch-up of its own day.
     prefect.serve(*(made or deployments()), pause_on_shutdown=False, print_starting_message=False, limit=limit)

@@ -20,7 +20,7 @@ import pandas as pd
 
 from backtests.strategy import Strategy, StrategySpec, View
 from config.artifacts import show_table
-from config.clock import FixedClock
+from config.clock import FixedClock, SystemClock
 from config.errors import InputError
 from config.orchestration import flow, step
 from config.progress import SILENT, Progress
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lake import Snapshot
     from tracking.registry import RegisteredStrategy
 
-__all__ = ["PaperRun", "strategy_of", "trade_flow"]
+__all__ = ["PaperRun", "played_sessions", "strategy_of", "trade_flow"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,8 @@ class PaperRun:
         In which orders could fill; decisions were taken at the close before each.
     sent : int
         Orders sent in this run; those of an earlier run of the same sessions are not sent again.
+    new_sessions : int
+        Of `sessions`, those first played in this run.
     equity, expected : Series over the decision session before the first, then `sessions`
         By the broker's own statement, and of the shadow backtest.
     reconciled : bool
@@ -68,6 +70,7 @@ class PaperRun:
     orders: tuple[JournalOrder, ...]
     fills: tuple[Fill, ...]
     sent: int
+    new_sessions: int
     equity: pd.Series
     expected: pd.Series
     drift: Drift
@@ -226,10 +229,12 @@ def _trade(
     limits = PlanLimits.from_settings(settings.risk)
     weights: dict[pd.Timestamp, pd.Series] = {}
     sent = 0
+    before = len(broker.equity_by_session())
     try:
         with Journal.open(folder, account, clock=clock) as journal:
             if not _played(broker, window[0].date()):
                 broker.on_session(window[0].date(), _bars(market, window[0]))
+                before += 1
 
             def play(row: int) -> int:
                 """Decide at a session's close, send, and play the next session; return how many orders were sent."""
@@ -267,12 +272,25 @@ def _trade(
                 orders=orders,
                 fills=fills,
                 sent=sent,
+                new_sessions=len(broker.equity_by_session()) - before,
                 equity=equity,
                 expected=expected,
                 drift=drift,
                 reconciled=found.positions == journal.book(),
                 audit_lines=journal.verify(),
             )
+    finally:
+        broker.close()
+
+
+def played_sessions(settings: Settings, account: str) -> tuple[date, ...]:
+    """The sessions a simulated account has played, oldest first; none where there is no such account."""
+    path = account_folder(settings.home_path, account) / "broker.db"
+    if not path.is_file():
+        return ()
+    broker = SimulatedBroker(path, account, clock=SystemClock())
+    try:
+        return tuple(sorted(broker.equity_by_session()))
     finally:
         broker.close()
 
