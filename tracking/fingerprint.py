@@ -1,4 +1,4 @@
-"""Which code and which environment made a number: digests that change whenever either does."""
+"""Which code, environment and configuration made a number: digests that change whenever one of them does."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config.hashing import digest, sha256_file
+from config.settings import Settings
 
-__all__ = ["CodeFingerprint", "EnvironmentFingerprint", "code_fingerprint", "environment_fingerprint"]
+__all__ = ["CodeFingerprint", "EnvironmentFingerprint", "code_fingerprint", "configuration_fingerprint", "environment_fingerprint"]
 
 ROOMS = ("config", "lake", "risk", "features", "tracking", "execution", "backtests", "flows")
 _SOURCES = frozenset({".py", ".yaml", ".csv", ".sql", ".html", ".j2", ".css"})
@@ -86,3 +87,8 @@ def _commit(root: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip() or None
+
+
+def configuration_fingerprint(settings: Settings) -> str:
+    """SHA-256 of the settings that numbers depend on; where things are kept, and every credential, are left out."""
+    return digest(settings.model_dump(mode="json", include={"data", "convention", "evidence", "execution", "risk"}))

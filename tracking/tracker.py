@@ -23,7 +23,7 @@ from config.hashing import canonical_json
 from config.settings import Settings, load_settings
 from tracking.artefacts import Artefact, write_artefacts
 from tracking.evidence import Evidence, Finding
-from tracking.fingerprint import code_fingerprint, environment_fingerprint
+from tracking.fingerprint import code_fingerprint, configuration_fingerprint, environment_fingerprint
 from tracking.runs import ARTEFACTS_TAG, RUN_KEY_TAG, RunRecord, as_record, find_finished_run, run_key
 from tracking.store import Store, mlflow_errors, open_store
 
@@ -344,6 +344,7 @@ class BacktestTracker:
             "quant.code": code.digest,
             **({"quant.commit": code.commit} if code.commit else {}),
             "quant.environment": environment.digest,
+            "quant.configuration": configuration_fingerprint(self._settings),
             "quant.python": environment.python,
         }
 

@@ -15,12 +15,12 @@ import pytest
 
 from config.clock import FixedClock
 from config.errors import InputError, IntegrityError, UnknownNameError
-from config.settings import Settings
+from config.settings import Settings, load_settings
 from tests.tracking.results import SESSIONS, Result, spec
 from tests.tracking.samples import evidence
 from tracking import create_backtest_tracker
 from tracking.evidence import Finding
-from tracking.fingerprint import code_fingerprint, environment_fingerprint
+from tracking.fingerprint import code_fingerprint, configuration_fingerprint, environment_fingerprint
 from tracking.gates import evaluate
 from tracking.runs import RunRecord
 from tracking.tracker import BacktestTracker, Metric
@@ -52,6 +52,7 @@ def test_a_result_is_logged_whole(tracker: BacktestTracker) -> None:
     assert record.params["params.fast"] == "20"
     assert record.tags["quant.code"] == code_fingerprint().digest
     assert record.tags["quant.environment"] == environment_fingerprint().digest
+    assert len(record.tags["quant.configuration"]) == 64
     expected = {"spec.json", "evidence.json", "findings.json", "extra.json", "equity.parquet", "orders.parquet", "trades.parquet"}
     assert set(record.artefacts) == expected | {"equity.png"}
     pd.testing.assert_series_equal(
@@ -252,3 +253,9 @@ def test_the_code_fingerprint_changes_with_any_source_file(tmp_path: Path, monke
     assert before.digest != after.digest
     assert module.code_fingerprint.__wrapped__() == before
     assert before.commit is None
+
+
+def test_the_configuration_is_fingerprinted_without_places_and_credentials() -> None:
+    plain = configuration_fingerprint(load_settings(environ={}))
+    assert configuration_fingerprint(load_settings(environ={"ALPACA_API_SECRET": "s", "QUANT_HOME": "/elsewhere"})) == plain
+    assert configuration_fingerprint(load_settings({"convention.fee_bps": 11.0}, environ={})) != plain
