@@ -1,7 +1,8 @@
 """Promotion: every study is registered, what passes the gate gets the alias `paper`, else the benchmark stands in.
 
 1. `promote_studies` registers each study's specification with its evidence and verdict; `candidate` points at it.
-2. Those that the gate promotes get the alias `paper`, the one with the highest deflated Sharpe ratio being traded.
+2. Those that the gate promotes get the alias `paper`, of several versions of one strategy the one with the highest deflated
+   Sharpe ratio; the highest of all is traded.
 3. When none deserves it, the benchmark holds `paper` as the baseline, and says so wherever it appears.
 """
 
@@ -65,7 +66,8 @@ def promote_studies(studies: Sequence[Study], settings: Settings, *, who: str, c
     if not deserving and not baselines:
         raise InputError("no strategy was promoted and no benchmark can stand in", remedy="run a benchmark beside the candidates")
     moved = deserving or baselines[:1]
-    for study in moved:
+    best = {study.result.spec.name: study for study in reversed(moved)}  # one alias a model: of its versions the first holds it
+    for study in (study for study in moved if best[study.result.spec.name] is study):
         registry.promote(study.result.spec.name, versions[study.label], "paper", study.verdict, who, clock)
     return Promotion(
         traded=moved[0],

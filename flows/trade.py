@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -34,6 +34,7 @@ from execution.simulated import Bar, SimulatedBroker
 from risk.drift import Drift, DriftFill, DriftPlan, explain_drift
 
 if TYPE_CHECKING:
+    from config.conventions import Convention
     from features.panel import MarketPanel
     from lake import Snapshot
     from tracking.registry import RegisteredStrategy
@@ -150,18 +151,20 @@ def trade_flow(
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> PaperRun:
-    """Trade the version behind the alias `paper` over the last `sessions` sessions of a snapshot.
+    """Trade the version behind the alias `paper` on an account of its own, up to the newest session of a snapshot.
 
     Parameters
     ----------
     model : str
         A registered strategy.
     sessions : int
-        How many sessions orders may fill in.
+        In how many sessions the orders of a new account may fill. An account that is there goes on from where it stopped, and
+        the report covers all its sessions: a shorter stretch would begin with positions its backtest does not have.
     through : date, optional
         The last session; the last recorded one when left out.
     account : str, optional
-        The paper account; one of the strategy's own when left out. A session that was played stays as it was played, also when
+        The paper account; one of the version's own when left out, for what another version holds is neither its book nor its
+        record. A session that was played stays as it was played, also when
         its bars were revised since; the difference is then in the drift.
     snapshot_id : str, optional
         The newest when left out. Bars and macro values are read as of each decision, whatever the snapshot holds beyond.
@@ -172,6 +175,8 @@ def trade_flow(
         The alias points at nothing. (That halts; it is not an instruction to go flat.)
     TradingHalted
         A halt is latched for the account.
+    InputError
+        Fewer sessions are in the lake than were asked for, or the account has traded beyond the last one.
     """
     from lake import open_lake
     from tracking.registry import create_model_registry
@@ -180,7 +185,7 @@ def trade_flow(
     registered = create_model_registry(settings).get(model, "paper")
     spec = StrategySpec.from_dict(registered.spec)
     snapshot = open_lake(settings).snapshot(snapshot_id)
-    account = account or f"{settings.execution.account}-{spec.name}"
+    account = account or f"{settings.execution.account}-{spec.name[:32]}-{registered.digest[:8]}"
     run = _trade(registered, spec, snapshot, sessions, through, account, settings, progress)
     _show_on_page(run)
     return run
@@ -215,11 +220,7 @@ def _trade(
 
     strategy = strategy_of(spec)
     market = load_panel(snapshot, spec.symbols, end=through)
-    if count < 1 or len(market.sessions) < count + 1:
-        raise InputError(
-            f"{count} sessions were asked for, the lake holds {len(market.sessions)}", remedy="ask for fewer, or ingest more"
-        )
-    window = market.sessions[-count - 1 :]
+    window = _window(market.sessions, count, played_sessions(settings, account), account)
     closes = [moment.to_pydatetime() for moment in session_closes(window, settings.data.calendar)]
     folder = account_folder(settings.home_path, account)
     clock = FixedClock(closes[0])
@@ -253,8 +254,8 @@ def _trade(
 
             # Without retries: what was sent is in the journal, and the next run goes on from there.
             play_one = step(name="paper-session", run_name=lambda given: f"session {window[given['row'] + 1].date()}")(play)
-            progress.stage("Paper session", count)
-            for row in range(count):
+            progress.stage("Paper session", len(window) - 1)
+            for row in range(len(window) - 1):
                 sent += play_one(row)
                 progress.advance()
             found = reconcile(broker, journal)
@@ -262,8 +263,7 @@ def _trade(
             ours = {order.client_order_id for plan in plans for order in plan.orders}
             orders = tuple(order for order in journal.orders() if order.request.client_order_id in ours)
             fills = tuple(fill for fill in journal.fills() if fill.client_order_id in ours)
-            equity = _statement(broker, window)
-            expected, drift = _drift(spec, weights, market, window, plans, orders, fills, equity)
+            expected, drift = _drift(spec, weights, market, window, plans, orders, fills, broker)
             return PaperRun(
                 account=account,
                 registered=registered,
@@ -273,7 +273,7 @@ def _trade(
                 fills=fills,
                 sent=sent,
                 new_sessions=len(broker.equity_by_session()) - before,
-                equity=equity,
+                equity=_statement(broker, window),
                 expected=expected,
                 drift=drift,
                 reconciled=found.positions == journal.book(),
@@ -293,6 +293,23 @@ def played_sessions(settings: Settings, account: str) -> tuple[date, ...]:
         return tuple(sorted(broker.equity_by_session()))
     finally:
         broker.close()
+
+
+def _window(sessions: pd.DatetimeIndex, count: int, played: Sequence[date], account: str) -> pd.DatetimeIndex:
+    """The decision session before the first, then every session orders may fill in."""
+    if not played:
+        if count < 1 or len(sessions) < count + 1:
+            raise InputError(
+                f"{count} sessions were asked for, the lake holds {len(sessions)}", remedy="ask for fewer, or ingest more"
+            )
+        return sessions[-count - 1 :]
+    window = sessions[sessions >= pd.Timestamp(played[0])]
+    if sessions[-1].date() < played[-1] or len(window) < 2:
+        raise InputError(
+            f"account {account} has traded from {played[0]} to {played[-1]}, the data asked for ends on {sessions[-1]:%Y-%m-%d}",
+            remedy="trade up to a later session, on a newer snapshot",
+        )
+    return window
 
 
 def _guard(settings: Settings) -> Any:
@@ -333,12 +350,12 @@ def _decide(
     """The plan of one session and the targets behind it, from nothing that was not known at its close."""
     from backtests.views import load_view
 
+    account = broker.account()
+    stored = journal.plan(plan_id(account.account_id, spec.name, registered.digest, session.date()))
+    if stored is not None:
+        return stored, pd.Series({symbol: float(weight) for symbol, weight in stored.targets.items()}, dtype="float64")
     view = load_view(snapshot, spec.symbols, [strategy], end=session.date(), as_of=close)
     panel, targets = view.panel, strategy.targets(view).ffill().iloc[-1]
-    stored = journal.plan(plan_id(broker.account().account_id, spec.name, registered.digest, session.date()))
-    if stored is not None:
-        return stored, targets
-    account = broker.account()
     prices = {
         symbol: Quote(price=Decimal(str(_cell(panel.close, session, symbol))), at=close)
         for symbol in spec.symbols
@@ -376,7 +393,7 @@ def _drift(
     plans: tuple[Plan, ...],
     orders: tuple[JournalOrder, ...],
     fills: tuple[Fill, ...],
-    equity: pd.Series,
+    broker: SimulatedBroker,
 ) -> tuple[pd.Series, Drift]:
     """The shadow backtest over the window, and where the account's profit differs from its."""
     from backtests.equity_vectorbt import run_vectorised
@@ -388,6 +405,7 @@ def _drift(
     due = {plan.plan_id: plan.session if same_close else following[plan.session] for plan in plans}
     of_order = {order.request.client_order_id: order for order in orders}
     price = market.close if same_close else market.open
+    stated, paid = broker.equity_by_session(), broker.interest_by_session()
 
     def market_price(day: date, symbol: str) -> Decimal:
         return Decimal(str(_cell(price, pd.Timestamp(day), symbol)))
@@ -427,8 +445,29 @@ def _drift(
             for plan in plans
             for order in plan.orders
         ],
-        marks={symbol: float(market.close[symbol].iloc[-1]) for symbol in spec.symbols},
+        marks=broker.marks(),
+        revised_marks=_marks(market, same_close=same_close),
         expected_equity=(spec.convention.initial_cash, float(shadow.equity.iloc[-1])),
-        achieved_equity=(float(equity.iloc[0]), float(equity.iloc[-1])),
+        achieved_equity=(stated[window[0].date()], stated[window[-1].date()]),
+        expected_interest=_interest(shadow.orders, window, spec.convention),
+        achieved_interest=sum((paid[day.date()] for day in window[1:]), Decimal(0)),
     )
     return shadow.equity, replace(drift, residual=drift.residual.quantize(Decimal("0.000001")) + 0)
+
+
+def _marks(market: MarketPanel, *, same_close: bool) -> dict[str, float]:
+    """The last price of each symbol as the backtest marks it; none where the data has no price at all."""
+    known = market.close if same_close else market.close.fillna(market.open)
+    last = known.ffill().iloc[-1].dropna()
+    return {str(symbol): float(price) for symbol, price in last.items()}
+
+
+def _interest(orders: pd.DataFrame, window: pd.DatetimeIndex, convention: Convention) -> float:
+    """What the backtest's cash earned, credited before each session's fills: from its orders, not from its equity."""
+    rate, cash, earned = convention.cash_interest_ann / convention.sessions_per_year, convention.initial_cash, 0.0
+    signs = orders["side"].map({"buy": -1.0, "sell": 1.0}).astype("float64")
+    flows = (signs * orders["price"] * orders["quantity"] - orders["fee"]).groupby(orders["session"]).sum()
+    for row, session in enumerate(window):
+        interest = cash * rate if row else 0.0
+        earned, cash = earned + interest, cash + interest + float(flows.get(session, 0.0))
+    return earned

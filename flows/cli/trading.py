@@ -71,7 +71,7 @@ def history(
 
 def trade(
     model: Model,
-    sessions: Annotated[int, typer.Option(min=1, help="How many of the last recorded sessions.")] = 20,
+    sessions: Annotated[int, typer.Option(min=1, help="How far back a new account begins; one that is there goes on.")] = 20,
     as_json: JsonFlag = False,
 ) -> None:
     """Trade the version behind the alias paper on the simulated broker, and explain the drift from its backtest."""

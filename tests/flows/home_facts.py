@@ -62,7 +62,7 @@ def ledger(home: Path) -> dict[str, Any]:
     }
 
 
-def account(home: Path, name: str = "paper-buy_and_hold") -> dict[str, Any]:
+def account(home: Path, name: str = "paper-buy_and_hold-a962fbcc") -> dict[str, Any]:
     """Orders and fills of a paper account, as its journal and its broker have them."""
     folder = home / "execution" / name
     order = "select client_order_id, symbol, side, quantity, status, filled from orders order by seq"
@@ -75,7 +75,7 @@ def account(home: Path, name: str = "paper-buy_and_hold") -> dict[str, Any]:
     }
 
 
-def audit_is_whole(home: Path, name: str = "paper-buy_and_hold") -> bool:
+def audit_is_whole(home: Path, name: str = "paper-buy_and_hold-a962fbcc") -> bool:
     """Whether each line of the audit hashes the one before it: SHA-256 of [seq, at, kind, body, previous] as canonical JSON."""
     previous, lines = (
         "0" * 64,

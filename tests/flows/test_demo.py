@@ -232,7 +232,7 @@ def test_a_backtest_from_the_command_line_agrees_with_the_reference_on_both_engi
 
 def test_a_halt_stops_the_paper_account_until_it_is_resumed_with_a_reason(demo: Demo) -> None:
     home, _ = demo
-    account = "paper-buy_and_hold"
+    account = "paper-buy_and_hold-a962fbcc"
     assert quant(home, "halt", account, "--reason", "a test").code == 0
     try:
         # Sessions that were not played yet are not traded while the halt is latched.
