@@ -130,7 +130,8 @@ class ModelRegistry:
         with exclusive(self._lock, "a change of the registry", wait_seconds=60.0):
             version = self._find_version(model, run_id, tags)
             if version is None:
-                version = self._make_version(model, spec, run_id, evidence_text, verdict, tags)
+                version = self._unrecorded(model, run_id, tags)
+                version = version or self._make_version(model, spec, run_id, evidence_text, verdict, tags)
                 details = {**tags, "run_id": run_id}
                 self._append(who, model, "registered", version, details=details)
             if self._holder(model, "candidate") != version:
@@ -314,7 +315,7 @@ class ModelRegistry:
             )
         if not content:
             raise GateRefused(
-                f"{model} version {version} was registered without evidence", remedy="run it through `quant validate`"
+                f"{model} version {version} was registered without evidence", remedy="register it with evidence, as `quant demo` does"
             )
         held = any(e.action == "moved" and e.alias == "paper" and e.version == version for e in self._history.entries(model))
         record = PaperRecord(
@@ -337,7 +338,7 @@ class ModelRegistry:
             failed = judged.failed_checks or given.failed_checks
             raise GateRefused(
                 f"{model} version {version} does not pass the gate to {alias}: {', '.join(failed)}",
-                remedy="`quant promote --explain` shows each check; a waiver in config/gates.yaml is signed and expires",
+                remedy="`quant promote` shows each check; a waiver in config/gates.yaml is signed and expires",
             )
 
     def _promoted_on_paper(self) -> list[str]:
@@ -435,6 +436,16 @@ class ModelRegistry:
                 return entry.version
         return None
 
+    def _unrecorded(self, model: str, run_id: str, tags: Mapping[str, str]) -> str | None:
+        """A version exactly like this one that was made by a process killed before it could write the history."""
+        recorded = {entry.version for entry in self._history.entries(model) if entry.action == "registered"}
+        with mlflow_errors(self.store.uri):
+            made = self._client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
+        for one in made:
+            if str(one.version) not in recorded and dict(one.tags) == dict(tags) and one.source.endswith(f"/{_place(tags)}"):
+                return str(one.version)
+        return None
+
     def _exists(self, model: str, version: str) -> bool:
         with mlflow_errors(self.store.uri):
             return bool(self._client.search_model_versions(f"name = '{model}' and version_number = {int(version)}"))
@@ -450,7 +461,7 @@ class ModelRegistry:
     ) -> str:
         from mlflow.exceptions import MlflowException
 
-        place = f"registered/{tags[_SPEC_TAG][:16]}-{tags[_EVIDENCE_TAG][:16]}"
+        place = _place(tags)
         with tempfile.TemporaryDirectory(prefix="quantrail-spec-") as folder, mlflow_errors(self.store.uri):
             (Path(folder) / "spec.json").write_text(plain_json(spec), encoding="utf-8")
             (Path(folder) / "evidence.json").write_text(evidence_text, encoding="utf-8")
@@ -505,6 +516,11 @@ def evidence_from_dict(document: Mapping[str, Any]) -> Evidence:
         return Evidence(**fields)
     except TypeError as problem:
         raise ConfigError(f"this evidence was written by another version: {problem}", remedy="run the strategy again") from problem
+
+
+def _place(tags: Mapping[str, str]) -> str:
+    """Where a version's documents lie among its run's artefacts."""
+    return f"registered/{tags[_SPEC_TAG][:16]}-{tags[_EVIDENCE_TAG][:16]}"
 
 
 def _history_file(uri: str, settings: Settings) -> Path:

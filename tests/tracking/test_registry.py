@@ -219,6 +219,26 @@ def test_a_move_cut_short_is_finished_by_the_next_reader(
     assert registry.history(about.name)[-1].action == "moved"
 
 
+def test_a_version_made_just_before_a_kill_is_taken_up_and_not_made_twice(
+    shared_store: Settings, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = spec(f"sma_{next(_NUMBERS)}")
+    shown = evidence(strategy=about.name, spec_digest=about.digest)
+    run_id = run_of(shared_store, about, shown)
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as cut:
+        cut.setattr(registry, "_append", die)  # MLflow has the version, the history does not
+        with pytest.raises(KeyboardInterrupt):
+            registry.register(about.as_dict(), run_id, shown, evaluate(shown, "paper"))
+    assert registry.history(about.name) == []
+    assert registry.register(about.as_dict(), run_id, shown, evaluate(shown, "paper")) == "1"
+    assert len(registry.store.client.search_model_versions(f"name = '{about.name}'")) == 1
+    assert registry.get(about.name, "candidate").spec == about.as_dict()
+
+
 def test_an_edited_history_is_noticed(shared_store: Settings, registry: ModelRegistry) -> None:
     about, _, _, _ = candidate(shared_store, registry)
     path = registry._history.path
