@@ -3,7 +3,7 @@
 1. `_strategies` reads the configurations.
 2. `_load` opens the lake snapshot and reads panel and features (`load_view`).
 3. `_backtest` runs one strategy on the vectorised engine and computes its metrics.
-4. `_record` writes it to the trial ledger and to MLflow; a run that is already there whole is found again, not doubled.
+4. `_record` writes it to the trial ledger and to MLflow (backtests/recording.py); a run that is there whole is found again.
 
 Import it as ``backtests.equity_vectorbt.equity_backtest_flow``; this module is apart because Prefect costs two seconds.
 """
@@ -16,7 +16,7 @@ from datetime import date
 from typing import Any
 
 from backtests.equity_vectorbt import run_vectorised
-from backtests.recording import show_backtests
+from backtests.recording import record_backtest, show_backtests
 from backtests.result import BacktestResult
 from backtests.strategies import from_config, get_strategy
 from backtests.strategy import Strategy, View
@@ -24,11 +24,10 @@ from backtests.views import load_view
 from config.clock import Clock, SystemClock
 from config.conventions import Convention
 from config.errors import InputError
-from config.hashing import digest
 from config.orchestration import flow, some_of, step
 from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
-from risk.metrics import performance, sharpe
+from risk.metrics import performance
 
 __all__ = ["EvaluatedBacktest", "equity_backtest_flow"]
 
@@ -172,33 +171,4 @@ def _record(
     window: Mapping[str, str],
     clock: Clock,
 ) -> str:
-    from tracking import Trial, TrialLedger, create_backtest_tracker
-    from tracking.runs import RUN_KEY_TAG, search_all
-
-    spec = result.spec
-    trial = Trial(
-        params={**spec.params, **window},
-        spec_digest=spec.digest,
-        sharpe_per_session=float(sharpe(result.returns.to_numpy(), 1.0)),
-        total_return=metrics["total_return"],
-        trades=len(result.trades),
-        returns=result.returns,
-    )
-    TrialLedger(settings).record_many(
-        family=spec.family,
-        symbols=spec.symbols,
-        convention_digest=digest(spec.convention.as_dict()),
-        trials=[trial],
-        snapshot_id=result.snapshot_id,
-        recorded_at=clock.now(),
-    )
-    tracker = create_backtest_tracker(experiment_name, settings, clock=clock)
-    key = tracker.run_key(spec_digest=spec.digest, snapshot_id=result.snapshot_id, engine=result.engine)
-    days = result.equity.index
-    tags = {"first_session": f"{days[0]:%Y-%m-%d}", "last_session": f"{days[-1]:%Y-%m-%d}"}
-    # The key does not know the window: a run over other sessions is another run.
-    known = {RUN_KEY_TAG: key, "orders_hash": result.orders_hash, **tags}
-    condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in known.items())
-    whole = [run for run in search_all(tracker.store, tracker.experiment_id, condition) if run.is_whole()]
-    run = whole[0] if whole else tracker.log_result(result, metrics, tags=tags)
-    return run.run_id
+    return record_backtest(result, metrics, experiment_name=experiment_name, settings=settings, clock=clock, window=window)

@@ -17,29 +17,52 @@ from risk.metrics import sharpe
 from tracking.ledger import Trial, TrialLedger
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from backtests.strategy import StrategySpec
     from tracking.artefacts import Artefact
 
-__all__ = ["record_backtest", "record_trials", "show_backtests", "trial_of"]
+__all__ = ["record_backtest", "record_trials", "show_backtests", "trial_of", "trials_of"]
 
 
 def trial_of(result: BacktestResult, metrics: Mapping[str, float], window: Mapping[str, str] | None = None) -> Trial:
-    """A result as a trial of the ledger.
+    """A result as a trial of the ledger; `window` as in `trials_of`."""
+    return trials_of([result.spec], result.returns.to_frame(), [metrics["total_return"]], [len(result.trades)], window)[0]
+
+
+def trials_of(
+    specs: Sequence[StrategySpec],
+    returns: pd.DataFrame,
+    total_returns: Sequence[float],
+    trades: Sequence[int],
+    window: Mapping[str, str] | None = None,
+) -> list[Trial]:
+    """Configurations of one convention that were run together, as trials of the ledger.
 
     Parameters
     ----------
+    returns : DataFrame of shape (n_sessions, n_configurations)
+        Simple session returns, a column a specification; the trial's Sharpe ratio is of these less the convention's risk-free
+        rate, per session.
+    total_returns, trades : sequence of shape (n_configurations,)
+        Fractions; closed round trips.
     window : mapping, optional
         ``start`` and ``end`` where they were chosen: choosing them is a choice, so they name the trial too.
     """
-    convention = result.spec.convention
-    excess = convention.risk_free_ann / convention.sessions_per_year
-    return Trial(
-        params={**result.spec.params, **(window or {})},
-        spec_digest=result.spec.digest,
-        sharpe_per_session=float(sharpe(result.returns.to_numpy(dtype=np.float64), 1.0, excess)),
-        total_return=metrics["total_return"],
-        trades=len(result.trades),
-        returns=result.returns,
-    )
+    convention = specs[0].convention
+    free = convention.risk_free_ann / convention.sessions_per_year
+    ratios = np.atleast_1d(sharpe(returns.to_numpy(dtype=np.float64).T, 1.0, free))
+    return [
+        Trial(
+            params={**spec.params, **(window or {})},
+            spec_digest=spec.digest,
+            sharpe_per_session=float(ratios[column]),
+            total_return=float(total_returns[column]),
+            trades=int(trades[column]),
+            returns=returns.iloc[:, column],
+        )
+        for column, spec in enumerate(specs)
+    ]
 
 
 def record_trials(
@@ -81,6 +104,7 @@ def record_backtest(
     str
         The MLflow run's id.
     """
+    from tracking.runs import RUN_KEY_TAG, search_all
     from tracking.tracker import create_backtest_tracker
 
     spec = result.spec
@@ -95,8 +119,13 @@ def record_backtest(
     )
     tracker = create_backtest_tracker(experiment_name, settings, clock=clock)
     key = tracker.run_key(spec_digest=spec.digest, snapshot_id=result.snapshot_id, engine=result.engine)
-    found = None if window else tracker.find_run(key)
-    run = found or tracker.log_result(result, metrics, artefacts=artefacts, tags={**(window or {}), **(tags or {})})
+    days = result.equity.index
+    about = {"first_session": f"{days[0]:%Y-%m-%d}", "last_session": f"{days[-1]:%Y-%m-%d}"}
+    # The key does not know the window: a run over other sessions is another run.
+    known = {RUN_KEY_TAG: key, "orders_hash": result.orders_hash, **about}
+    condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in known.items())
+    whole = [run for run in search_all(tracker.store, tracker.experiment_id, condition) if run.is_whole()]
+    run = whole[0] if whole else tracker.log_result(result, metrics, artefacts=artefacts, tags={**about, **(tags or {})})
     return run.run_id
 
 

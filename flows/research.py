@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtests.recording import record_trials
+from backtests.recording import record_trials, trials_of
 from backtests.result import BacktestResult
 from backtests.strategy import Strategy, View
 from config.clock import Clock
@@ -25,7 +25,7 @@ from config.progress import SILENT, Progress
 from config.settings import Settings
 from tracking.evidence import Evidence, Finding
 from tracking.gates import Verdict
-from tracking.ledger import Trial, TrialLedger
+from tracking.ledger import TrialLedger
 
 if TYPE_CHECKING:
     from backtests.validation import WalkForward
@@ -173,18 +173,8 @@ def _try_family(
     returns, values = many.returns, many.returns.to_numpy(dtype=np.float64)
     final = many.equity.to_numpy(dtype=np.float64)[-1]
     annual = sharpe(values.T, convention.sessions_per_year, convention.risk_free_ann)
-    per_session = sharpe(values.T, 1.0, convention.risk_free_ann / convention.sessions_per_year)
-    trials = [
-        Trial(
-            params=strategy.params,
-            spec_digest=specification(strategy, view, convention).digest,
-            sharpe_per_session=float(per_session[column]),
-            total_return=float(final[column]) / convention.initial_cash - 1.0,
-            trades=int(many.trades[column]),
-            returns=returns.iloc[:, column],
-        )
-        for column, strategy in enumerate(everything.values())
-    ]
+    specs = [specification(strategy, view, convention) for strategy in everything.values()]
+    trials = trials_of(specs, returns, list(final / convention.initial_cash - 1.0), list(many.trades))
     record_trials(
         settings,
         family=contender.strategy.family,

@@ -138,10 +138,9 @@ def search_grid(
     """
     import pandas as pd
 
-    from backtests.recording import record_trials
+    from backtests.recording import record_trials, trials_of
     from backtests.search import run_search
-    from risk.metrics import sharpe
-    from tracking.ledger import Trial, TrialLedger
+    from tracking.ledger import TrialLedger
 
     convention, ledger, clock = settings.trading_convention(), TrialLedger(settings), clock or SystemClock()
     window = {key: value for key, value in (("start", start), ("end", end)) if value is not None}
@@ -149,18 +148,8 @@ def search_grid(
     for symbol in symbols:
         _, view = _look(settings, name, {}, [symbol], start, end, progress)
         found = run_search(name, grid, view, convention, progress=progress)
-        per_session = sharpe(found.returns.to_numpy(dtype=np.float64).T, 1.0)
-        trials = [
-            Trial(
-                params={**strategy.params, **window},
-                spec_digest=found.spec(row).digest,
-                sharpe_per_session=float(per_session[row]),
-                total_return=float(found.table["total_return"].iloc[row]),
-                trades=int(found.table["trades"].iloc[row]),
-                returns=found.returns.iloc[:, row],
-            )
-            for row, strategy in enumerate(found.strategies)
-        ]
+        specs = [found.spec(row) for row in range(len(found.strategies))]
+        trials = trials_of(specs, found.returns, list(found.table["total_return"]), list(found.table["trades"]), window)
         record_trials(
             settings,
             family=found.strategies[0].family,

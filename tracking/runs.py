@@ -91,7 +91,7 @@ class RunRecord:
         if not path.is_file() or sha256_file(path) != self.artefacts[name]:
             raise IntegrityError(
                 f"artefact {name} of run {self.run_id} ({path}) is missing or changed since it was logged",
-                remedy="run the backtest again; `quant verify` compares the rest",
+                remedy="run the backtest again",
             )
         return path
 

@@ -93,3 +93,16 @@ def test_wrong_arguments_are_refused(settings: Settings) -> None:
         equity_backtest_flow(["NASDAQ"], "buy_and_hold", "x", settings=settings)
     with pytest.raises(UnknownNameError, match="NASDAK"):
         equity_backtest_flow(["NASDAK"], ["buy_and_hold"], "x", settings=settings)
+
+
+def test_a_trial_is_measured_less_the_risk_free_rate_whoever_records_it(settings: Settings) -> None:
+    from flows.workbench import search_grid
+
+    costly = load_settings({"convention.risk_free_ann": 0.05})
+    (run,) = equity_backtest_flow(["NASDAQ"], [SmaCrossover(fast=10, slow=30)], "rates", settings=costly, clock=CLOCK)
+    found = search_grid(costly, "sma_crossover", {"fast": [11], "slow": [30]}, ["NASDAQ"], clock=CLOCK)
+    by_flow, by_search = TrialLedger(costly).sharpes(["NASDAQ"])
+    returns = run.result.returns.to_numpy()
+    assert by_flow == pytest.approx((returns - 0.05 / 252).mean() / returns.std(ddof=1), rel=1e-12)
+    # The table of the search is annualised and takes the rate off too.
+    assert by_search * 252**0.5 == pytest.approx(found["best"][0]["sharpe"], rel=1e-12)
