@@ -15,7 +15,7 @@ from config.errors import IntegrityError
 from config.hashing import canonical_json
 from config.tables import CLOCKS, TABLES, TableSpec
 from lake.chain import EMPTY
-from lake.failures import storage_errors
+from lake.failures import first_line, refused_by_disk, storage_errors
 from lake.files import make_folder, sync
 
 if TYPE_CHECKING:
@@ -73,9 +73,11 @@ def open_table(path: Path, version: int | None = None) -> DeltaTable | None:
     ------
     StorageError
         It cannot be read.
+    IntegrityError
+        A log entry is gone or damaged.
     """
     from deltalake import DeltaTable
-    from deltalake.exceptions import TableNotFoundError
+    from deltalake.exceptions import DeltaError, TableNotFoundError
 
     if not (path / "_delta_log").is_dir():
         return None
@@ -84,6 +86,13 @@ def open_table(path: Path, version: int | None = None) -> DeltaTable | None:
             return DeltaTable(path, version=version)
         except TableNotFoundError:
             return None
+        except DeltaError as problem:
+            if refused_by_disk(problem):
+                raise
+            raise IntegrityError(
+                f"the log of the table in {path} is damaged: {first_line(problem)}",
+                remedy="restore the folder from a backup, or ingest into a new home",
+            ) from problem
 
 
 def create_table(path: Path, spec: TableSpec, schema: pa.Schema) -> DeltaTable:

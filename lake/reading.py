@@ -223,10 +223,6 @@ class Tables(ABC):
                     remedy="restore the folder from a backup, or ingest into a new home",
                 ) from problem.__cause__
             raise
-        except (duckdb.InvalidInputException, duckdb.SerializationException) as problem:
-            raise IntegrityError(
-                f"a file of the lake is damaged: {problem}", remedy="restore the folder from a backup, or ingest into a new home"
-            ) from problem
 
 
 def _newest_files(root: Path, name: str) -> tuple[TableSpec, TableVersion | None, list[str]]:

@@ -26,10 +26,11 @@ from lake.failures import storage_errors
 from lake.files import write_whole
 from lake.reading import BOOKKEEPING, Tables
 
-__all__ = ["Snapshot", "load", "publish", "published", "snapshot_id"]
+__all__ = ["Snapshot", "load", "newest_name", "publish", "published", "snapshot_id"]
 
 _FORMAT = 1
 _PUBLISH_WAIT_SECONDS = 60.0
+_LOST = "restore it from a backup; or delete it and NEWEST beside it, and run any ingest again: equal rows get the same id"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -92,9 +93,9 @@ def publish(root: Path) -> Snapshot:
         exclusive(folder / ".lock", "a publication", wait_seconds=_PUBLISH_WAIT_SECONDS),
     ):
         tables = _collect(root)
-        name, newest = snapshot_id(tables), _newest(root)
+        name, newest = snapshot_id(tables), newest_name(root)
         if name == newest:
-            return load(root, name)
+            return load(root)
         _sync(root, tables, {} if newest is None else load(root, newest).tables)
         if not _file(root, name).exists():
             content = {
@@ -130,7 +131,7 @@ def _sync(root: Path, tables: Mapping[str, TableVersion], before: Mapping[str, T
 def published(root: Path) -> tuple[str, ...]:
     """Ids of the published snapshots, the newest first."""
     found: list[str] = []
-    name = _newest(root)
+    name = newest_name(root)
     while name is not None:
         found.append(name)
         name = load(root, name).parent
@@ -140,11 +141,18 @@ def published(root: Path) -> tuple[str, ...]:
 def load(root: Path, name: str | None = None) -> Snapshot:
     """Read a published snapshot: the newest, or the one with that id (or an unambiguous beginning of it)."""
     if name is None:
-        name = _newest(root)
+        name = newest_name(root)
+        if name is None and any((root / "snapshots").glob("*.json")):
+            raise IntegrityError(
+                f"{root / 'snapshots' / 'NEWEST'} is gone: which snapshot is the newest is not known",
+                remedy="run any ingest again: it publishes the newest state and names it there",
+            )
         if name is None:
             raise UnknownNameError(
                 f"the lake in {root} has no published snapshot", remedy="ingest something first: quant ingest --help"
             )
+        if not _file(root, name).exists():
+            raise IntegrityError(f"the newest snapshot's file {_file(root, name)} is gone", remedy=_LOST)
     path = _file(root, _whole_name(root, name))
     with storage_errors("read a snapshot", path):
         text = path.read_bytes()
@@ -156,11 +164,12 @@ def load(root: Path, name: str | None = None) -> Snapshot:
     except (ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact:
-        raise IntegrityError(f"the snapshot file {path} is damaged", remedy="restore it from a backup, or read another snapshot")
+        raise IntegrityError(f"the snapshot file {path} is damaged", remedy=_LOST)
     return Snapshot(root=root, id=content["id"], tables=tables, parent=content["parent"])
 
 
-def _newest(root: Path) -> str | None:
+def newest_name(root: Path) -> str | None:
+    """The id in the pointer to the newest snapshot; None where there is no pointer."""
     pointer = root / "snapshots" / "NEWEST"
     with storage_errors("find the newest snapshot", pointer):
         if not pointer.exists():

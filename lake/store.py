@@ -17,7 +17,7 @@ from config.tables import TABLES, TableSpec, table_spec
 from lake.delta import TableVersion, open_table, table_names, version_state
 from lake.raw import RawStore
 from lake.reading import Tables
-from lake.snapshot import Snapshot, load, publish, published
+from lake.snapshot import Snapshot, load, newest_name, publish, published
 from lake.writer import WriteResult, write_rows
 
 __all__ = ["Lake", "open_lake"]
@@ -121,6 +121,10 @@ class Lake:
             Its file is damaged.
         """
         return load(self.root, name)
+
+    def has_snapshot(self) -> bool:
+        """Whether a newest snapshot is named, so that `snapshot` has something to read."""
+        return newest_name(self.root) is not None
 
     def snapshots(self) -> tuple[str, ...]:
         """Return the ids of all published snapshots, the newest first."""
