@@ -11,15 +11,26 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line; every `QuantError` becomes its message, its remedy and its exit code."""
     _occupy_standard_streams()
-    from config.errors import QuantError, StorageError
+    import sqlite3
+
+    from config.errors import IntegrityError, QuantError, StorageError
     from flows.cli.shell import report_error
 
     try:
         from flows.cli.app import app
 
         app()
+    except SystemExit as end:
+        if end.code == 130:
+            sys.stderr.write("interrupted: what was acknowledged is kept; the same command goes on from there\n")
+        raise
     except QuantError as problem:
         sys.exit(report_error(problem))
+    except sqlite3.DatabaseError as problem:
+        said = f"a database of the home folder cannot be read: {problem}"
+        if isinstance(problem, sqlite3.OperationalError) and "decode" not in str(problem):  # busy, full, not writable
+            sys.exit(report_error(StorageError(said, remedy="run the same command again; check free space: quant doctor")))
+        sys.exit(report_error(IntegrityError(said, remedy="restore the file from a backup, or set QUANT_HOME to a new folder")))
     except OSError as problem:
         where = f" ({problem.filename})" if problem.filename else ""
         remedy = "check free space and permissions: quant doctor"
