@@ -1,5 +1,6 @@
 """The demo: real data to a traced, gated, paper-traded strategy, in one go.
 
+0. `_check_stored`: what an earlier demo left in the lake is compared with its recorded hashes.
 1. `_ingest`: the Prefect flows read the bundled prices and macro series, and the modelled option chain, into the lake.
 2. `_features`: the declared features are built, point-in-time, and cut off at many points to prove it.
 3. `_research`: the shipped strategies, a deliberately overfitted search, a covered call on the modelled chain, and parity.
@@ -151,6 +152,7 @@ def _run(settings: Settings, progress: Progress, clock: Clock) -> DemoOutcome:
     began = time.monotonic()
     reused: list[str] = []
     store = prepare_store_in_background(settings)
+    _check_stored(settings, progress)
     _ingest(settings, progress, reused)
     built = _features(settings, progress, reused)
     lake = open_lake(settings)
@@ -197,6 +199,26 @@ def _run(settings: Settings, progress: Progress, clock: Clock) -> DemoOutcome:
     )
     demo_report(outcome, snapshot)
     return replace(outcome, seconds=time.monotonic() - began)
+
+
+def _check_stored(settings: Settings, progress: Progress) -> None:
+    """Compare what an earlier demo stored with its recorded hashes: damaged bytes would be taken for revised values.
+
+    Raises
+    ------
+    IntegrityError
+        A table does not hold the rows that were written to it.
+    """
+    from lake import open_lake
+
+    lake = open_lake(settings)
+    if not lake.has_snapshot():
+        return
+    snapshot = lake.snapshot()
+    progress.stage("Check what is stored", len(snapshot.tables))
+    for name in sorted(snapshot.tables):
+        snapshot.verify(name)
+        progress.advance()
 
 
 def _ingest(settings: Settings, progress: Progress, reused: list[str]) -> None:
