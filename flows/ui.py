@@ -2,6 +2,7 @@
 
 1. `start_pages` picks ports (`_port`), starts each server in a process group of its own (`_start`) and waits (`_until_healthy`).
 2. `Pages.wait` blocks until SIGINT or SIGTERM, or until a server dies; `Pages.stop` ends both and everything they started.
+3. A guard process (`_Guard`) does the same when this process is killed and can do nothing any more.
 """
 
 from __future__ import annotations
@@ -30,6 +31,18 @@ from config.settings import Settings
 __all__ = ["Page", "Pages", "prefect_server_environment", "start_pages"]
 
 _POLL_SECONDS = 0.2
+# Its standard input ends when the process that holds the other end is gone, however it went.
+_GUARD = """
+import os, signal, sys, time
+groups = [int(line) for line in sys.stdin]
+for number in (signal.SIGTERM, signal.SIGKILL):
+    for group in groups:
+        try:
+            os.killpg(group, number)
+        except OSError:
+            pass
+    time.sleep(3)
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +68,41 @@ class Page:
     log: Path | None = None
 
 
+class _Guard:
+    """A small process that ends the servers' process groups as soon as this process is gone."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _GUARD],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Take a server on, the leader of its group."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # someone ended the guard: the servers are still ours to stop
+                self._process.stdin.write(f"{process.pid}\n".encode())
+                self._process.stdin.flush()
+
+    def dismiss(self) -> None:
+        """End the guard without its having done anything; the servers are stopped."""
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+
+
 @dataclass
 class Pages:
     """The servers that were started. A context manager: leaving it stops them."""
 
     prefect: Page
     mlflow: Page
+    _guard: _Guard = field(repr=False)
     _stopping: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def __enter__(self) -> Pages:
@@ -96,6 +138,7 @@ class Pages:
     def stop(self) -> None:
         """Stop both servers and everything they started. Calling it again does nothing."""
         _stop([page.process for page in (self.prefect, self.mlflow) if page.process is not None])
+        self._guard.dismiss()
 
 
 def start_pages(settings: Settings, *, progress: Progress = SILENT, wait_seconds: float = 90.0) -> Pages:
@@ -130,23 +173,25 @@ def start_pages(settings: Settings, *, progress: Progress = SILENT, wait_seconds
     except OSError as problem:
         raise StorageError(f"cannot write {folder}: {problem.strerror}", remedy="make it writable, or set QUANT_HOME") from problem
     started: list[Page] = []
+    guard = _Guard()
     deadline = time.monotonic() + wait_seconds
     try:
         progress.stage("start the Prefect page")
-        started.append(_start_prefect(settings, host, prefect_port, folder))
+        started.append(_start_prefect(settings, host, prefect_port, folder, guard))
         progress.stage("start the MLflow page")
         if urlparse(settings.tracking_uri).scheme in ("http", "https"):
             started.append(Page(name="MLflow", url=settings.tracking_uri, address=settings.tracking_uri))
         else:
             prepare_store(settings)
-            started.append(_start_mlflow(settings, host, mlflow_port, folder))
+            started.append(_start_mlflow(settings, host, mlflow_port, folder, guard))
         _until_healthy(started[0], f"{started[0].address}/health", deadline)
         if started[1].process is not None:
             _until_healthy(started[1], f"{started[1].address}/health", deadline)
     except BaseException:
         _stop([page.process for page in started if page.process is not None])
+        guard.dismiss()
         raise
-    return Pages(prefect=started[0], mlflow=started[1])
+    return Pages(prefect=started[0], mlflow=started[1], _guard=guard)
 
 
 def prefect_server_environment(home: Path, api_url: str) -> dict[str, str]:
@@ -165,15 +210,16 @@ def prefect_server_environment(home: Path, api_url: str) -> dict[str, str]:
     }
 
 
-def _start_prefect(settings: Settings, host: str, port: int, folder: Path) -> Page:
+def _start_prefect(settings: Settings, host: str, port: int, folder: Path, guard: _Guard) -> Page:
     url = f"http://{host}:{port}"
     command = ["uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", host, "--port", str(port)]
     environment = prefect_server_environment(settings.home_path / "prefect", f"{url}/api")
     process, log = _start("prefect", [*command, "--log-level", "warning"], environment, folder)
+    guard.watch(process)
     return Page(name="Prefect", url=url, address=f"{url}/api", process=process, log=log)
 
 
-def _start_mlflow(settings: Settings, host: str, port: int, folder: Path) -> Page:
+def _start_mlflow(settings: Settings, host: str, port: int, folder: Path, guard: _Guard) -> Page:
     url = f"http://{host}:{port}"
     command = ["mlflow", "server", "--host", host, "--port", str(port), "-w", "1"]
     stores = ["--backend-store-uri", settings.tracking_uri, "--artifacts-destination", settings.artifacts_path]
@@ -183,6 +229,7 @@ def _start_mlflow(settings: Settings, host: str, port: int, folder: Path) -> Pag
         "DO_NOT_TRACK": "true",
     }
     process, log = _start("mlflow", [*command, *stores], environment, folder)
+    guard.watch(process)
     # The page opens in another mode unless told otherwise.
     page = f"{url}/?workflowType=machine_learning"
     return Page(name="MLflow", url=page, address=url, process=process, log=log)

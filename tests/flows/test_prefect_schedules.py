@@ -45,11 +45,14 @@ def test_a_day_without_a_session_is_skipped_with_the_reason() -> None:
 
 
 def test_the_deployment_runs_on_weekdays_in_new_york_and_names_its_flow_by_module() -> None:
-    (daily,) = deployments(lookback_days=10)
-    (schedule,) = daily.schedules
-    assert (schedule.schedule.cron, schedule.schedule.timezone) == ("30 18 * * 1-5", "America/New_York")
-    assert daily.entrypoint == "flows.schedules.daily_ingest_flow"
-    assert daily.parameters == {"lookback_days": 10}
+    research, ingest = deployments(lookback_days=10)
+    for made, active in ((research, True), (ingest, False)):
+        (schedule,) = made.schedules
+        assert (schedule.schedule.cron, schedule.schedule.timezone) == ("30 18 * * 1-5", "America/New_York")
+        assert schedule.active is active  # the chain begins with the ingest: both would ask every source twice
+        assert made.parameters == {"lookback_days": 10}
+    assert research.entrypoint == "flows.daily.daily_research_flow"
+    assert ingest.entrypoint == "flows.schedules.daily_ingest_flow"
 
 
 @pytest.mark.parametrize("act", [apply_schedules, serve_schedules, run_worker])
@@ -104,9 +107,17 @@ def test_a_worker_does_what_its_pool_hands_out(prefect_server: PrefectServer, tm
     question = {"deployments": {"name": {"any_": ["after-the-close"]}}}
     (run,) = prefect_server.ask("flow_runs/filter", question)
     assert run["state"]["type"] == "COMPLETED", done.stderr[-3000:]
-    assert run["work_pool_name"] == "quantrail"
-    (deployment,) = prefect_server.ask("deployments/filter", question)
-    assert deployment["paused"] is True
-    assert [one["schedule"]["timezone"] for one in deployment["schedules"]] == ["America/New_York"]
+    assert (run["name"], run["work_pool_name"]) == ("research of 2018-12-31", "quantrail")
+    made = prefect_server.ask("deployments/filter", {**question, "sort": "CREATED_DESC"})
+    assert {one["entrypoint"] for one in made} == {"flows.daily.daily_research_flow", "flows.schedules.daily_ingest_flow"}
+    for deployment in made:
+        assert deployment["paused"] is True
+        (schedule,) = deployment["schedules"]
+        assert schedule["schedule"]["timezone"] == "America/New_York"
+        assert schedule["active"] is ("research" in deployment["tags"])
+    limits = [(one["name"], one["limit"]) for one in prefect_server.ask("v2/concurrency_limits/filter")]
+    assert sorted(one for one in limits if one[1] == load_settings().data.requests_at_once) == [
+        (f"tag:vendor:{source}", 2) for source in ("bundled", "files", "modelled")
+    ]
     rows = open_lake(load_settings({"home": home})).snapshot().read("equity_bars", columns=["session"])
     assert rows.num_rows == 5031

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
@@ -11,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +21,7 @@ from config.errors import InputError, ServiceUnavailable, StorageError
 from config.settings import load_settings
 from flows import ui
 from flows.ui import start_pages
+from tests.flows.demo_home import QUANT, environment, quant
 
 SCRIPT = """
 from config.settings import load_settings
@@ -37,8 +41,61 @@ def group_is_gone(leader: int) -> bool:
     return False
 
 
+def processes_of(home: Path) -> list[str]:
+    """The command lines of all processes that were started with that home folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
+            if f"QUANT_HOME={home}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
+
+
+def ask(url: str, question: dict[str, object]) -> Any:
+    request = urllib.request.Request(url, data=json.dumps(question).encode(), headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.load(answer)
+
+
 @pytest.mark.prefect_server
-def test_both_pages_answer_until_the_process_is_asked_to_end_and_then_nothing_of_them_is_left() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for left processes in /proc")
+def test_quant_ui_shows_what_another_shell_runs_and_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shell = environment(home)
+    process = subprocess.Popen([*QUANT, "ui", "--json"], env=shell, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        printed = ""
+        while not printed.endswith("\n}\n"):
+            line = process.stdout.readline()
+            assert line, "it ended before it printed its addresses"
+            printed += line
+        told = json.loads(printed)
+        api, tracking = told["prefect"]["PREFECT_API_URL"], told["mlflow"]["MLFLOW_TRACKING_URI"]
+        for url in (told["prefect"]["url"], told["mlflow"]["url"]):
+            with urllib.request.urlopen(url, timeout=20) as page:
+                assert page.status == 200
+                assert b"<!doctype html" in page.read(200).lower()
+
+        words = ("ingest", "equity", "--symbols", "SP500", "--start", "2018-12-24", "--json")
+        said = quant(home, *words, env={"PREFECT_API_URL": api, "PREFECT_HOME": str(tmp_path / "client")})
+        assert said.code == 0, said.err
+        assert said.document["rows"]["new"] == 5  # 24, 26, 27, 28 and 31 December
+        (run,) = ask(f"{api}/flow_runs/filter", {})
+        assert (run["name"], run["state"]["type"]) == ("SP500, 2018-12-24 to the last day", "COMPLETED")
+        found = ask(f"{tracking}/api/2.0/mlflow/experiments/search", {"max_results": 10})
+        assert [one["name"] for one in found["experiments"]] == ["Default"]
+
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) in (0, 130)
+    finally:
+        process.kill()
+        process.communicate()
+    assert processes_of(home) == []
+
+
+@pytest.mark.prefect_server
+def test_both_pages_answer_until_the_process_is_killed_and_then_nothing_of_them_is_left() -> None:
     process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -51,8 +108,8 @@ def test_both_pages_answer_until_the_process_is_asked_to_end_and_then_nothing_of
         # The page must ask this server, not the default port.
         with urllib.request.urlopen(f"{prefect}/ui-settings", timeout=10) as told:
             assert f"{prefect}/api".encode() in told.read()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
+        process.send_signal(signal.SIGKILL)  # it cannot stop them any more: the guard does
+        assert process.wait(timeout=20) == -signal.SIGKILL
     finally:
         process.kill()
         process.wait()
