@@ -11,6 +11,7 @@ from backtests.result import BacktestResult
 from config.artifacts import show_table
 from config.clock import Clock
 from config.conventions import Convention
+from config.errors import InputError
 from config.hashing import digest
 from config.settings import Settings
 from risk.metrics import sharpe
@@ -48,8 +49,17 @@ def trials_of(
         Fractions; closed round trips.
     window : mapping, optional
         ``start`` and ``end`` where they were chosen: choosing them is a choice, so they name the trial too.
+
+    Raises
+    ------
+    InputError
+        There is no return: the run covers one session.
     """
     convention = specs[0].convention
+    if returns.empty:
+        raise InputError(
+            f"{specs[0].name} was run over a single session: there is no return to measure", remedy="widen the window (start, end)"
+        )
     free = convention.risk_free_ann / convention.sessions_per_year
     ratios = np.atleast_1d(sharpe(returns.to_numpy(dtype=np.float64).T, 1.0, free))
     return [

@@ -124,6 +124,8 @@ class PanelRequest:
         twice = sorted({symbol for symbol in self.symbols if self.symbols.count(symbol) > 1})
         if twice:
             raise InputError(f"symbols named twice: {', '.join(twice)}", remedy="name each once")
+        if self.start is not None and self.end is not None and self.start > self.end:
+            raise InputError(f"start {self.start} lies after end {self.end}", remedy="exchange them")
         if self.as_of is not None and self.as_of.tzinfo is None:
             raise InputError(f"as_of={self.as_of!r} has no time zone", remedy="pass an aware UTC datetime")
 
@@ -180,10 +182,10 @@ def _read_bars(snapshot: Snapshot, request: PanelRequest) -> pa.Table:
     if absent:
         _explain_absence(snapshot, request, absent)
     if bars.num_rows == 0:
-        first, last = request.start or "the first", request.end or "the last"
+        first, last = request.start or "the first session", request.end or "the last"
         moment = "" if request.as_of is None else f", as known at {request.as_of:%Y-%m-%d %H:%M %Z}"
         raise InputError(
-            f"no bar of {', '.join(request.symbols)} between {first} and {last} session{moment}",
+            f"no bar of {', '.join(request.symbols)} from {first} to {last}{moment}",
             remedy="widen the window; `quant data ls` shows what is there",
         )
     return bars

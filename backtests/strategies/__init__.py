@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def get_strategy(name: str, params: Mapping[str, Any] | None = None) -> Strategy
     kind = STRATEGIES[name]
     if params is None:
         params = _shipped_params(name)
-    known = tuple(kind.__dataclass_fields__)
+    known = tuple(field.name for field in fields(kind))
     for key in params:
         if key not in known:
             remedy = did_you_mean(str(key), known) if known else f"{name} has no parameters"

@@ -49,7 +49,13 @@ def parse_assignments(given: list[str] | None) -> dict[str, Any]:
         *path, last = key.strip().split(".")
         for part in path:
             place = place.setdefault(part, {})
-        place[last] = yaml.safe_load(value)
+            if not isinstance(place, dict):
+                raise InputError(f"--set {text!r}: {part!r} was given a value before", remedy=f"give either {part} or its members")
+        try:
+            place[last] = yaml.safe_load(value)
+        except yaml.YAMLError as problem:
+            short = str(problem).splitlines()[0]
+            raise InputError(f"--set {text!r}: the value cannot be read: {short}", remedy="quote texts, close brackets") from None
     return found
 
 
