@@ -72,6 +72,7 @@ class DemoOutcome:
     tracking_uri: str
     home: Path
     seconds: float
+    interval_level: float
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -102,6 +103,14 @@ class DemoOutcome:
             "tracking_uri": self.tracking_uri,
             "seconds": round(self.seconds, 2),
         }
+
+
+def _flat(params: Mapping[str, Any], within: str = "") -> list[tuple[str, Any]]:
+    """Nested parameters as dotted names."""
+    flat: list[tuple[str, Any]] = []
+    for key, value in params.items():
+        flat += _flat(value, f"{within}{key}.") if isinstance(value, Mapping) else [(f"{within}{key}", value)]
+    return flat
 
 
 def _strategy_entry(study: Study) -> dict[str, Any]:
@@ -187,7 +196,7 @@ def _run(settings: Settings, progress: Progress, clock: Clock) -> DemoOutcome:
         chain=chain,
         trials=sum(ledger.count([symbol]) for symbol in (SYMBOL, UNDERLYING)),
         configurations={
-            name: ", ".join(f"{key}={value}" for key, value in params.items())
+            name: ", ".join(f"{key}={value}" for key, value in _flat(params))
             for symbol in (SYMBOL, UNDERLYING)
             for name, params in ledger.parameters([symbol]).items()
         },
@@ -196,6 +205,7 @@ def _run(settings: Settings, progress: Progress, clock: Clock) -> DemoOutcome:
         tracking_uri=settings.tracking_uri,
         home=settings.home_path,
         seconds=time.monotonic() - began,
+        interval_level=settings.evidence.interval_level,
     )
     demo_report(outcome, snapshot)
     return replace(outcome, seconds=time.monotonic() - began)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from tracking.report import write_report
@@ -86,9 +88,10 @@ def demo_report(outcome: DemoOutcome, snapshot: Snapshot) -> Path:
             f"{outcome.paper.drift.residual:.2f} of its profit is unexplained.",
         ),
         strategies=tuple(_row(study) for study in outcome.studies),
+        interval_level=outcome.interval_level,
         curves=tuple(_curve(study) for study in outcome.studies),
         gates=tuple(_gate(study) for study in outcome.studies),
-        findings=tuple(row for study in outcome.studies for row in _findings(study)),
+        findings=_findings(outcome.studies),
         folds=_all_folds(outcome),
         heat_maps=(_heat_map(outcome),),
         parity=(_parity(outcome),),
@@ -96,14 +99,16 @@ def demo_report(outcome: DemoOutcome, snapshot: Snapshot) -> Path:
         orders_note=f"Account {outcome.paper.account}, simulated broker, recorded bars; strategy {traded.label}.",
         reconciliation=_reconciliation(outcome),
         drift=Drift(
-            expected=float(outcome.paper.drift.expected),
-            achieved=float(outcome.paper.drift.achieved),
-            parts={name.replace("_", " "): float(part) for name, part in outcome.paper.drift.parts.items()},
+            expected=round(float(outcome.paper.drift.expected), 2),
+            achieved=round(float(outcome.paper.drift.achieved), 2),
+            # To the cent: rounding of the last digit would fill the picture where nothing else differs.
+            parts={name.replace("_", " "): round(float(part), 2) for name, part in outcome.paper.drift.parts.items()},
             residual=float(outcome.paper.drift.residual),
             note="Expected: the shadow backtest over the same sessions. Achieved: the broker's own statement.",
         ),
         lineage=tuple(Link(kind=link.kind, id=link.id, hash=link.hash, note=link.text) for link in outcome.chain),
-        lineage_note="From the first order to the files it came from; every hash was computed again from what is stored.",
+        lineage_note="From the first order to the files it came from; files and run artefacts were read and hashed again. "
+        "The snapshot's hash is the one it was published with.",
         data_tables=_data_tables(outcome, snapshot),
         commands=next_commands(outcome),
         notes=(
@@ -116,8 +121,6 @@ def demo_report(outcome: DemoOutcome, snapshot: Snapshot) -> Path:
 
 
 def _row(study: Study) -> StrategyRow:
-    from dataclasses import replace
-
     symbols = ", ".join(study.result.spec.symbols)
     return replace(strategy_row(study.evidence, study.verdict, symbols=symbols, engine=study.result.engine), name=study.label)
 
@@ -135,21 +138,25 @@ def _curve(study: Study) -> Curve:
 
 
 def _gate(study: Study) -> GateColumn:
-    from dataclasses import replace
-
     return replace(gate_column(study.verdict, study.evidence.data_kind), strategy=study.label)
 
 
-def _findings(study: Study) -> list[FindingRow]:
-    from dataclasses import replace
-
-    return [replace(row, strategy=study.label) for row in finding_rows(study.evidence)]
+def _findings(studies: Sequence[Study]) -> tuple[FindingRow, ...]:
+    """Every finding once; what was found of several strategies in the same words names them all."""
+    found: dict[FindingRow, list[str]] = {}
+    for study in studies:
+        for row in finding_rows(study.evidence):
+            found.setdefault(replace(row, strategy=""), []).append(study.label)
+    return tuple(replace(row, strategy=", ".join(labels)) for row, labels in found.items())
 
 
 def _all_folds(outcome: DemoOutcome) -> tuple[FoldRow, ...]:
-    """One walk-forward a family: two versions of one strategy were chosen from the same configurations."""
+    """One walk-forward a family: two versions of one strategy were chosen from the same configurations.
+
+    A family with a single configuration has none to choose, so it has no folds to show.
+    """
     of_family: dict[tuple[str, tuple[str, ...]], Study] = {}
-    for study in outcome.studies:
+    for study in (study for study in outcome.studies if study.evidence.trials > 1):
         of_family.setdefault((study.result.spec.family, study.result.spec.symbols), study)
     return tuple(row for study in of_family.values() for row in _folds(study, outcome.configurations))
 
@@ -165,6 +172,7 @@ def _folds(study: Study, configurations: Mapping[str, str]) -> list[FoldRow]:
             params=configurations.get(fold.configuration, fold.configuration[:12]),
             train_sharpe=fold.train_sharpe,
             test_sharpe=fold.test_sharpe,
+            test_return=float(np.prod(1.0 + study.walk_forward.returns[fold.test[0] : fold.test[1]].to_numpy())) - 1.0,
         )
         for fold in study.walk_forward.folds
     ]

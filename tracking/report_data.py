@@ -55,6 +55,7 @@ class StrategyRow:
     walk_forward_sharpe: float | None = None
     max_drawdown: float | None = None
     trades: int | None = None
+    sessions: int | None = None
     trials: int | None = None
     failed_checks: tuple[str, ...] = ()
     waived_checks: tuple[str, ...] = ()
@@ -228,6 +229,8 @@ class ReportData:
     strategies, curves, gates, findings, folds, heat_maps, parity, orders, reconciliation, drift, lineage, data_tables,
     commands, notes
         The parts, in the order of the page.
+    interval_level : float, optional
+        Of the Sharpe intervals, as a fraction.
     orders_note, lineage_note : str
         A sentence above the part.
     """
@@ -238,6 +241,7 @@ class ReportData:
     facts: tuple[tuple[str, str], ...] = ()
     summary: tuple[str, ...] = ()
     strategies: tuple[StrategyRow, ...] = ()
+    interval_level: float | None = None
     curves: tuple[Curve, ...] = ()
     gates: tuple[GateColumn, ...] = ()
     findings: tuple[FindingRow, ...] = ()
@@ -274,6 +278,7 @@ def strategy_row(evidence: Evidence, verdict: Verdict, *, symbols: str = "", eng
         walk_forward_sharpe=evidence.walk_forward_sharpe,
         max_drawdown=evidence.max_drawdown,
         trades=evidence.trades,
+        sessions=evidence.sessions,
         trials=evidence.trials_all,
         failed_checks=verdict.failed_checks,
         waived_checks=verdict.waived_checks,

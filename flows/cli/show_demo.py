@@ -43,10 +43,23 @@ def show_demo(outcome: DemoOutcome) -> None:
                 ", ".join(entry["failed_checks"]) if entry["verdict"] == "refused" else "",
             ]
         )
-    columns = ["strategy", "return", "a year", "Sharpe [95 %]", "drawdown", "trades", "DSR", "PBO", "verdict", "failed checks"]
+    interval = f"Sharpe [{100 * outcome.interval_level:g} %]"
+    columns = [
+        "strategy",
+        "return",
+        "a year",
+        interval,
+        "drawdown",
+        "closed trades",
+        "DSR",
+        "PBO",
+        "verdict",
+        "failed checks",
+    ]
     table(f"{document['trials']} trials counted", columns, rows, right=tuple(columns[1:8]))
     say = sys.stdout.write
-    say(f"\npaper account {outcome.paper.account}: {len(outcome.paper.sessions)} sessions, reconciled\n")
+    agree = "journal and broker agree" if outcome.paper.reconciled else "journal and broker DISAGREE"
+    say(f"\npaper account {outcome.paper.account}: {len(outcome.paper.sessions)} sessions, {agree}\n")
     for order in document["orders"]:
         what = f"{order['side']} {order['quantity']:g} {order['symbol']} at {order['price']:,.2f}"
         say(f"  {order['session']}  {what}  {order['id']}\n")

@@ -18,9 +18,9 @@ from tracking.charts import Line, drawdown_chart, growth_chart
 from tracking.evidence import Finding
 from tracking.gates import Gates, Waiver, evaluate, load_gates
 from tracking.report import render_report, write_report
-from tracking.report_data import Curve, Drift, HeatMap, ReportData, finding_rows, gate_column, strategy_row
+from tracking.report_data import Curve, Drift, HeatMap, ReportData, StrategyRow, finding_rows, gate_column, strategy_row
 
-VOID = {"meta", "br", "path", "line", "circle", "rect"}
+VOID = {"meta", "br", "wbr", "path", "line", "circle", "rect"}
 
 
 class Outline(HTMLParser):
@@ -226,3 +226,11 @@ def test_the_report_is_put_in_place_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_findings_are_ordered_by_severity() -> None:
     mixed = tuple(Finding(code=kind, severity=kind, text="t", remedy="r") for kind in ("note", "serious", "warning"))
     assert [row.severity for row in finding_rows(evidence(findings=mixed))] == ["serious", "warning", "note"]
+
+
+def test_the_interval_says_its_level_and_each_number_its_sample() -> None:
+    html = render_report(
+        ReportData(title="x", interval_level=0.9, strategies=(StrategyRow(name="one", sharpe=0.5, sessions=5030),))
+    )
+    assert "bootstrap interval (90 %)" in html
+    assert "5,030 sessions" in outline(html).text
