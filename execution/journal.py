@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from config.clock import Clock
+from config.damage import is_damaged
 from config.errors import InputError, IntegrityError, OrderRefused, PlanConflict, StorageError, UnknownNameError
 from config.hashing import canonical_json, sha256_bytes
 from config.locks import exclusive
@@ -383,7 +384,11 @@ class Journal:
                 states[body["client_order_id"]] = row["kind"]
         if self._meta("head") != (previous if count else None):
             raise IntegrityError(f"{self.folder / 'journal.db'}: the audit ends at line {count}, lines behind it are gone")
-        if self._told() != (plans, fills, {order.client_order_id: order for order in self._planned(plans)}, states):
+        try:
+            same = self._told() == (plans, fills, {order.client_order_id: order for order in self._planned(plans)}, states)
+        except (ValueError, ArithmeticError, KeyError, TypeError):  # text that is no number, date or document any more
+            same = False
+        if not same:
             raise IntegrityError(f"{self.folder / 'journal.db'}: plans, orders or fills differ from their audit lines")
         return count
 
@@ -458,6 +463,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("pragma synchronous=full")
         connection.execute("pragma foreign_keys=on")
     except (OSError, sqlite3.Error) as problem:
+        if is_damaged(problem):
+            raise IntegrityError(f"{path} is damaged: {problem}", remedy="restore it from a backup before trading on") from problem
         raise StorageError(f"cannot open {path}: {problem}", remedy=f"make {path.parent} writable, or set QUANT_HOME") from problem
     return connection
 

@@ -79,18 +79,17 @@ def _find(settings: Settings, identifier: str) -> Iterator[Link]:
         if not (folder / "journal.db").is_file():
             continue
         with Journal.read(folder) as journal:
+            journal.verify()
             order = journal.order(identifier)
             if order is not None:
                 plan = journal.plan(order.plan_id)
                 if plan is None:
                     raise IntegrityError(f"order {identifier} belongs to plan {order.plan_id}, which is not in {folder}")
-                journal.verify()
                 yield _order(order)
                 yield from _plan(settings, plan)
                 return
             stored = journal.plan(identifier)
             if stored is not None:
-                journal.verify()
                 yield from _plan(settings, stored)
                 return
     lake = open_lake(settings)

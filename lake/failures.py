@@ -49,9 +49,9 @@ def storage_errors(what: str, path: Path) -> Iterator[None]:
         if str(problem) != "Query interrupted":
             raise
         raise KeyboardInterrupt from problem
-    except duckdb.Error as problem:
+    except (duckdb.Error, UnicodeDecodeError) as problem:
         # A damaged Parquet footer comes as the root class; what a query of the user got wrong has classes of its own.
-        if type(problem) not in (duckdb.Error, duckdb.InvalidInputException, duckdb.SerializationException):
+        if type(problem) not in (duckdb.Error, duckdb.InvalidInputException, duckdb.SerializationException, UnicodeDecodeError):
             raise
         raise IntegrityError(
             f"a file of the lake is damaged: {problem}", remedy="restore the folder from a backup, or ingest into a new home"

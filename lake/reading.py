@@ -16,7 +16,7 @@ from config.errors import InputError, IntegrityError, StorageError, UnknownNameE
 from config.tables import TABLES, TableSpec
 from lake.chain import EMPTY, add, rows_digest
 from lake.delta import PHYSICAL, TableVersion, data_files, open_table, spec_of, version_state
-from lake.failures import storage_errors
+from lake.failures import first_line, storage_errors
 from lake.query import check_columns, connect, filters, names, newest, quoted, scan
 
 __all__ = ["BOOKKEEPING", "Tables"]
@@ -223,6 +223,11 @@ class Tables(ABC):
                     remedy="restore the folder from a backup, or ingest into a new home",
                 ) from problem.__cause__
             raise
+        except duckdb.Error as problem:  # the query is ours, so what does not fit it is the file
+            raise IntegrityError(
+                f"a file of the lake is damaged: {first_line(problem)}",
+                remedy="restore the folder from a backup, or ingest into a new home",
+            ) from problem
 
 
 def _newest_files(root: Path, name: str) -> tuple[TableSpec, TableVersion | None, list[str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from config.clock import require_utc
+from config.damage import is_damaged
 from config.errors import IntegrityError, StorageError
 from config.hashing import canonical_json, digest
 
@@ -125,6 +126,11 @@ class History:
             finally:
                 connection.close()
         except (sqlite3.Error, OSError) as problem:
+            if is_damaged(problem):
+                raise IntegrityError(
+                    f"the registry's history {self.path} is damaged: {' '.join(str(problem).split())[:200]}",
+                    remedy="restore it from a backup; do not trade until it verifies",
+                ) from problem
             raise StorageError(
                 f"the registry's history {self.path} cannot be used: {problem}", remedy=f"make {self.path.parent} writable"
             ) from problem

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config.clock import require_utc
+from config.damage import is_damaged
 from config.errors import IntegrityError, QualityError, StorageError
 from config.hashing import canonical_json, digest, sha256_bytes
 
@@ -434,7 +435,12 @@ def _write_synced(path: Path, content: memoryview) -> None:
         os.close(folder)
 
 
-def _unwritable(folder: Path, problem: Exception) -> StorageError:
+def _unwritable(folder: Path, problem: Exception) -> StorageError | IntegrityError:
+    if is_damaged(problem):
+        return IntegrityError(
+            f"the ledger of trials in {folder} is damaged: {problem}",
+            remedy="restore ledger.db from a backup",
+        )
     return StorageError(
         f"the ledger of trials in {folder} cannot be used: {problem}",
         remedy=f"make {folder} writable with free space, or set QUANT_HOME",

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+from config.damage import is_damaged
 from config.errors import InputError, IntegrityError, QuantError, ServiceUnavailable, StorageError
 from config.locks import exclusive
 from config.settings import Settings
@@ -28,7 +29,6 @@ from config.settings import Settings
 __all__ = ["Store", "import_mlflow", "mlflow_errors", "open_store", "prepare_store", "prepare_store_in_background"]
 
 LOCK_SECONDS = 120.0
-_DAMAGED = ("not a database", "malformed", "could not decode")
 _SERVERS = ("http", "https", "databricks", "databricks-uc", "uc")
 
 logger = logging.getLogger("quantrail.tracking")
@@ -110,7 +110,7 @@ def mlflow_errors(uri: str) -> Iterator[None]:
             raise InputError(f"MLflow ({uri}) refused: {text}") from problem
         if urlparse(uri).scheme in _SERVERS:
             raise ServiceUnavailable(f"the tracking server {uri} failed: {text}", remedy="check MLFLOW_TRACKING_URI") from problem
-        if any(sign in text.lower() for sign in _DAMAGED):
+        if is_damaged(problem):
             raise IntegrityError(
                 f"the tracking store {uri} is damaged: {text}",
                 remedy="restore it from a backup, or set QUANT_HOME to a new folder",

@@ -13,6 +13,7 @@ def main() -> None:
     _occupy_standard_streams()
     import sqlite3
 
+    from config.damage import is_damaged
     from config.errors import IntegrityError, QuantError, StorageError
     from flows.cli.shell import report_error
 
@@ -28,7 +29,7 @@ def main() -> None:
         sys.exit(report_error(problem))
     except sqlite3.DatabaseError as problem:
         said = f"a database of the home folder cannot be read: {problem}"
-        if isinstance(problem, sqlite3.OperationalError) and "decode" not in str(problem):  # busy, full, not writable
+        if not is_damaged(problem):
             sys.exit(report_error(StorageError(said, remedy="run the same command again; check free space: quant doctor")))
         sys.exit(report_error(IntegrityError(said, remedy="restore the file from a backup, or set QUANT_HOME to a new folder")))
     except OSError as problem:
