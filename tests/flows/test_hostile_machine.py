@@ -1,4 +1,4 @@
-"""Closed streams, full and read-only disks, interruptions, two processes at once, damaged files: the command line meets them all."""
+"""Closed streams, full disks, interruptions, two processes at once, damaged files: the command line meets them all."""
 
 from __future__ import annotations
 
