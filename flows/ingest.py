@@ -211,14 +211,15 @@ def _outcomes(answer: Answer, parts: Split, changed: Mapping[str, int]) -> dict[
     reasons: dict[str | None, list[str]] = {}
     for row in answer.refused:
         reasons.setdefault(row.symbol, []).append(row.reason)
-    for name, reason in zip(parts.refused.column(column).to_pylist(), parts.refused.column("reason").to_pylist(), strict=True):
-        reasons.setdefault(name, []).append(reason)
+    when = "session" if "session" in parts.refused.column_names else table_spec(answer.dataset).event_time
+    for row in parts.refused.select([column, when, "reason"]).to_pylist():
+        reasons.setdefault(row[column], []).append(f"{row[when]}: {row['reason']}")
     outcomes: dict[str, NameOutcome] = {}
     for name in dict.fromkeys((*answer.names, *stored)):
         bad, rows = reasons.get(name, []), stored[name]
         new = changed.get(name, 0)
         outcome: Outcome = ("stored" if new else "unchanged") if rows else ("refused" if bad else "missing")
-        message = f"{len(bad)} rows refused, the first: {bad[0]}" if bad else None
+        message = f"{len(bad)} {'row' if len(bad) == 1 else 'rows'} refused, the first: {bad[0]}" if bad else None
         outcomes[name] = NameOutcome(
             name=name,
             outcome=outcome,

@@ -169,7 +169,7 @@ class ModelRegistry:
         if alias not in ("paper", "live"):
             raise InputError(f"no promotion leads to the alias {alias!r}", remedy=did_you_mean(alias, ["paper", "live"]))
         if not who.strip():
-            raise InputError("a promotion needs a name: who asks for it", remedy="pass who=...")
+            raise InputError("a promotion needs a name: who asks for it", remedy="say so: --who NAME (who='NAME' in Python)")
         stage: Stage = "paper" if alias == "paper" else "live"
         model, number, clock = model_name, str(version), clock or self._clock
         with exclusive(self._lock, "a change of the registry", wait_seconds=60.0):
@@ -314,9 +314,7 @@ class ModelRegistry:
                 f"the evidence of {model} version {version} is not the one registered", remedy="run and register the strategy again"
             )
         if not content:
-            raise GateRefused(
-                f"{model} version {version} was registered without evidence", remedy="register it with evidence, as `quant demo` does"
-            )
+            raise GateRefused(f"{model} version {version} was registered without evidence", remedy="register it with its evidence")
         held = any(e.action == "moved" and e.alias == "paper" and e.version == version for e in self._history.entries(model))
         record = PaperRecord(
             held_alias=held, sessions=paper.sessions if paper else None, drift_bps=paper.drift_bps if paper else None

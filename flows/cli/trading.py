@@ -58,9 +58,13 @@ def history(
     """Who moved which alias, when, and on which evidence (append-only, verified)."""
     from dataclasses import asdict
 
+    from config.errors import UnknownNameError, did_you_mean
     from tracking.registry import create_model_registry
 
-    entries = [asdict(entry) for entry in create_model_registry(settings_from()).history(model)]
+    registry = create_model_registry(settings_from())
+    if model is not None and model not in registry.models():
+        raise UnknownNameError(f"no strategy is registered as {model!r}", remedy=did_you_mean(model, registry.models()))
+    entries = [asdict(entry) for entry in registry.history(model)]
     columns = ["at", "who", "model", "version", "action", "alias"]
 
     def draw() -> None:

@@ -11,7 +11,7 @@ from backtests.recording import trials_of
 from backtests.strategies import STRATEGIES, get_strategy
 from backtests.strategy import StrategySpec
 from config.conventions import REFERENCE
-from config.errors import ConfigError, InputError
+from config.errors import ConfigError, InputError, UnknownNameError
 from features.point_in_time import PanelRequest
 from flows.cli.research import parse_assignments
 
@@ -51,3 +51,13 @@ def test_a_run_over_one_session_has_no_return_to_count() -> None:
 def test_dates_the_wrong_way_round_are_named() -> None:
     with pytest.raises(InputError, match="2018-12-31 lies after end 2018-01-02"):
         PanelRequest(symbols=("X",), start=date(2018, 12, 31), end=date(2018, 1, 2))
+
+
+def test_the_history_of_a_strategy_that_is_not_registered_is_no_empty_table() -> None:
+    from typer.testing import CliRunner
+
+    from flows.cli.app import app
+
+    answer = CliRunner().invoke(app, ["history", "nosuch"])
+    assert isinstance(answer.exception, UnknownNameError)
+    assert "nosuch" in answer.exception.message

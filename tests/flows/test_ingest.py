@@ -81,6 +81,11 @@ def test_a_changed_value_is_a_revision_known_from_the_day_it_was_seen(tmp_path: 
     assert (before, after) == ([10.5, 11.5, 12], [10.5, 11.4, 12])
 
 
+def test_a_refused_row_is_named_by_its_session(tmp_path: Path) -> None:
+    (outcome,) = from_file(tmp_path / "X.csv", GOOD + "2018-12-28,10,11,-9,10,1\n").troubled
+    assert outcome.message == "1 row refused, the first: 2018-12-28: low is -9.0"
+
+
 def test_bad_rows_go_to_quarantine_once_and_the_good_ones_are_stored(tmp_path: Path) -> None:
     # A high below the low (a rule of the table), a word for a price and a closed day (refused by the source).
     bad = GOOD + "2018-12-28,10,8,9,9,1\n2018-12-31,x,8,9,9,1\n2018-12-25,10,11,9,10,1\n"
