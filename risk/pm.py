@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,9 @@ import pandas as pd
 from config.errors import InputError
 from risk.metrics import checked_equity
 from risk.sizing import OptimalPortfolio, minimum_variance, volatility_target_fraction
+
+if TYPE_CHECKING:
+    from config.settings import Settings
 
 __all__ = [
     "DrawdownCheck",
@@ -142,8 +146,19 @@ class PortfolioManager:
         )
 
 
-def create_risk_manager(max_drawdown: float = 0.25, max_volatility: float = 0.25) -> RiskManager:
-    """Make a risk manager; see `RiskManager` for the units."""
+def create_risk_manager(
+    max_drawdown: float | None = None, max_volatility: float | None = None, *, settings: Settings | None = None
+) -> RiskManager:
+    """Make a risk manager; a limit left out is the settings' (`risk.max_drawdown`, `risk.max_volatility`).
+
+    See `RiskManager` for the units.
+    """
+    from config.settings import load_settings
+
+    if max_drawdown is None or max_volatility is None:
+        limits = (settings or load_settings()).risk
+        max_drawdown = limits.max_drawdown if max_drawdown is None else max_drawdown
+        max_volatility = limits.max_volatility if max_volatility is None else max_volatility
     return RiskManager(max_drawdown=max_drawdown, max_volatility=max_volatility)
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.errors import InputError, QualityError
+from config.settings import load_settings
 from risk.pm import create_portfolio_manager, create_risk_manager
 
 MANAGER = create_risk_manager(max_drawdown=0.2, max_volatility=0.15)
@@ -23,6 +24,14 @@ def two_assets(mean_a: float, mean_b: float, dev_a: float, dev_b: float, correla
     white = raw @ np.linalg.inv(np.linalg.cholesky(np.cov(raw, rowvar=False))).T
     shape = np.linalg.cholesky(np.array([[dev_a**2, correlation * dev_a * dev_b], [correlation * dev_a * dev_b, dev_b**2]]))
     return pd.DataFrame(white @ shape.T / math.sqrt(252) + np.array([mean_a, mean_b]) / 252, columns=["A", "B"])
+
+
+def test_limits_left_out_are_those_of_the_settings() -> None:
+    chosen = load_settings({"risk.max_drawdown": 0.1, "risk.max_volatility": 0.3})
+    manager = create_risk_manager(settings=chosen)
+    assert (manager.max_drawdown, manager.max_volatility) == (0.1, 0.3)
+    manager = create_risk_manager(max_drawdown=0.4, settings=chosen)
+    assert (manager.max_drawdown, manager.max_volatility) == (0.4, 0.3)
 
 
 def test_position_size_worked_by_hand() -> None:
