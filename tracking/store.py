@@ -91,6 +91,8 @@ def import_mlflow() -> Any:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     import mlflow
 
+    # It logs each database error with its traceback before raising it; `mlflow_errors` words what is raised.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return mlflow
 
 
