@@ -66,7 +66,7 @@ class DemoOutcome:
     paper: PaperRun
     chain: tuple[Link, ...]
     trials: int
-    configurations: Mapping[str, str]
+    configurations: Mapping[str, Mapping[str, Any]]
     reused: tuple[str, ...]
     report: Path
     tracking_uri: str
@@ -103,14 +103,6 @@ class DemoOutcome:
             "tracking_uri": self.tracking_uri,
             "seconds": round(self.seconds, 2),
         }
-
-
-def _flat(params: Mapping[str, Any], within: str = "") -> list[tuple[str, Any]]:
-    """Nested parameters as dotted names."""
-    flat: list[tuple[str, Any]] = []
-    for key, value in params.items():
-        flat += _flat(value, f"{within}{key}.") if isinstance(value, Mapping) else [(f"{within}{key}", value)]
-    return flat
 
 
 def _strategy_entry(study: Study) -> dict[str, Any]:
@@ -195,11 +187,7 @@ def _run(settings: Settings, progress: Progress, clock: Clock) -> DemoOutcome:
         paper=paper,
         chain=chain,
         trials=sum(ledger.count([symbol]) for symbol in (SYMBOL, UNDERLYING)),
-        configurations={
-            name: ", ".join(f"{key}={value}" for key, value in _flat(params))
-            for symbol in (SYMBOL, UNDERLYING)
-            for name, params in ledger.parameters([symbol]).items()
-        },
+        configurations={name: params for symbol in (SYMBOL, UNDERLYING) for name, params in ledger.parameters([symbol]).items()},
         reused=tuple(reused),
         report=settings.home_path / "reports" / "demo.html",
         tracking_uri=settings.tracking_uri,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from lake import Snapshot
 
 __all__ = ["demo_report", "next_commands"]
+
+MOST_PARAMETERS = 4
 
 
 def next_commands(outcome: DemoOutcome) -> tuple[Command, ...]:
@@ -161,21 +163,39 @@ def _all_folds(outcome: DemoOutcome) -> tuple[FoldRow, ...]:
     return tuple(row for study in of_family.values() for row in _folds(study, outcome.configurations))
 
 
-def _folds(study: Study, configurations: Mapping[str, str]) -> list[FoldRow]:
+def _folds(study: Study, configurations: Mapping[str, Mapping[str, Any]]) -> list[FoldRow]:
     if study.walk_forward is None:
         return []
+    declared = dict(study.result.spec.params)
     return [
         FoldRow(
             strategy=study.result.spec.family,
             train=f"{fold.train[0]:%Y-%m-%d} – {fold.train[1]:%Y-%m-%d}",
             test=f"{fold.test[0]:%Y-%m-%d} – {fold.test[1]:%Y-%m-%d}",
-            params=configurations.get(fold.configuration, fold.configuration[:12]),
+            params=_worded(configurations.get(fold.configuration, {}), declared) or fold.configuration[:12],
             train_sharpe=fold.train_sharpe,
             test_sharpe=fold.test_sharpe,
             test_return=float(np.prod(1.0 + study.walk_forward.returns[fold.test[0] : fold.test[1]].to_numpy())) - 1.0,
         )
         for fold in study.walk_forward.folds
     ]
+
+
+def _worded(params: Mapping[str, Any], declared: Mapping[str, Any]) -> str:
+    """Parameters for a cell; of many, only those that differ from the declared configuration."""
+    flat, known = _flat(params), _flat(declared)
+    if len(flat) <= MOST_PARAMETERS:
+        return ", ".join(f"{name}={value}" for name, value in flat.items())
+    other = ", ".join(f"{name}={value}" for name, value in flat.items() if known.get(name) != value)
+    return f"as declared, but {other}" if other else "as declared"
+
+
+def _flat(params: Mapping[str, Any], within: str = "") -> dict[str, Any]:
+    """Nested parameters as dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in params.items():
+        flat |= _flat(value, f"{within}{key}.") if isinstance(value, Mapping) else {f"{within}{key}": value}
+    return flat
 
 
 def _heat_map(outcome: DemoOutcome) -> HeatMap:
