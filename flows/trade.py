@@ -194,15 +194,25 @@ def trade_flow(
 def _show_on_page(run: PaperRun) -> None:
     """The session's fills as a table on the flow run's page."""
     drift = run.drift
-    parts = ", ".join(f"{name} {float(part):,.2f}" for name, part in drift.parts.items() if part) or "no part"
+    parts = (
+        ", ".join(f"{name} {float(part):,.2f}" for name, part in drift.parts.items() if abs(part) >= Decimal("0.005")) or "no part"
+    )
     about = [
         f"**{run.registered.model} version {run.registered.version}**, account `{run.account}`, "
-        f"{run.sessions[0]} to {run.sessions[-1]}: {len(run.orders)} orders ({run.sent} sent now), {len(run.fills)} fills",
+        f"{run.sessions[0]} to {run.sessions[-1]}. Orders: {len(run.orders)}, sent now: {run.sent}, fills: {len(run.fills)}",
         f"equity {float(run.equity.iloc[-1]):,.2f}, its backtest {float(run.expected.iloc[-1]):,.2f}; "
         f"drift {float(drift.difference):,.2f} ({parts}; unexplained {float(drift.residual):,.2f})",
         f"journal and broker {'agree' if run.reconciled else '**DISAGREE**'}; {run.audit_lines} audit lines verified",
     ]
-    show_table(f"paper-session-{run.registered.model}", run.order_list, "\n\n".join(about))
+    first = ("session", "symbol", "side")
+    rows = [{**{name: fill[name] for name in first}, **fill, **_rounded(fill)} for fill in run.order_list]
+    show_table(f"paper-session-{run.registered.model}", rows, "\n\n".join(about))
+
+
+def _rounded(fill: Mapping[str, Any]) -> dict[str, str]:
+    """Amounts as a person reads them; the whole digits are in the journal."""
+    digits = {"quantity": 4, "price": 4, "fee": 2}
+    return {name: f"{fill[name]:,.{count}f}" for name, count in digits.items()}
 
 
 def _trade(

@@ -230,8 +230,8 @@ def _start_mlflow(settings: Settings, host: str, port: int, folder: Path, guard:
     }
     process, log = _start("mlflow", [*command, *stores], environment, folder)
     guard.watch(process)
-    # The page opens in another mode unless told otherwise.
-    page = f"{url}/?workflowType=machine_learning"
+    # The page opens in another mode unless its own address, behind the #, says otherwise.
+    page = f"{url}/#/experiments?workflowType=machine_learning"
     return Page(name="MLflow", url=page, address=url, process=process, log=log)
 
 

@@ -222,6 +222,7 @@ class BacktestTracker:
         artefacts : mapping of str to DataFrame, mapping, list, str or bytes, optional
             Further files, by name without suffix (with suffix for text and bytes).
         tags : mapping, optional
+            A ``label`` also names the run, where two versions of one strategy stand side by side.
         picture : bool
             Whether to draw the equity curve (about 0.1 s).
 
@@ -246,7 +247,7 @@ class BacktestTracker:
         if picture:
             files["equity.png"] = equity_picture(result.equity, f"{spec.name} ({result.data_kind} data)")
         key = run_key(spec_digest=spec.digest, snapshot_id=result.snapshot_id, engine=result.engine, settings=self._settings)
-        with self.start_run(run_name=spec.name) as run:
+        with self.start_run(run_name=str((tags or {}).get("label", spec.name))) as run:
             self._log_dataset(result)
             finite, odd = _split_metrics(metrics)
             self._log(

@@ -100,7 +100,7 @@ def test_both_pages_answer_until_the_process_is_killed_and_then_nothing_of_them_
     try:
         assert process.stdout is not None
         prefect, mlflow, *leaders = process.stdout.readline().split()
-        assert "workflowType=machine_learning" in mlflow
+        assert mlflow.endswith("/#/experiments?workflowType=machine_learning")
         for url in (prefect, mlflow):
             with urllib.request.urlopen(url, timeout=10) as page:
                 assert page.status == 200
