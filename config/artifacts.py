@@ -1,4 +1,4 @@
-"""What a flow run leaves on the Prefect page for a person to read: tables and text, published only inside a Prefect run."""
+"""What a flow run leaves on the Prefect page for a person to read: tables, published only inside a Prefect run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from config.orchestration import inside_flow_run
 
-__all__ = ["show_table", "show_text"]
+__all__ = ["show_table"]
 
 
 def show_table(key: str, rows: Iterable[Mapping[str, Any]], about: str) -> None:
@@ -31,15 +31,6 @@ def show_table(key: str, rows: Iterable[Mapping[str, Any]], about: str) -> None:
     create_table_artifact(
         key=_key(key), table=[{name: _shown(cell) for name, cell in row.items()} for row in rows], description=about
     )
-
-
-def show_text(key: str, text: str, about: str = "") -> None:
-    """Leave markdown on the page of the flow run that is running; outside of one nothing happens."""
-    if not inside_flow_run():
-        return
-    from prefect.artifacts import create_markdown_artifact
-
-    create_markdown_artifact(key=_key(key), markdown=text, description=about or None)
 
 
 def _key(name: str) -> str:
