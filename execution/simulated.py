@@ -21,13 +21,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Literal, cast
 
 from config.clock import Clock
 from config.conventions import REFERENCE, Convention
-from config.errors import ConfigError, InputError, OrderRefused, ServiceUnavailable, StorageError
+from config.errors import ConfigError, InputError, IntegrityError, OrderRefused, ServiceUnavailable, StorageError
 from config.hashing import digest
 from execution.costs import CostModel
 from execution.hours import ExchangeHours, MarketHours
@@ -164,7 +164,7 @@ class SimulatedBroker:
         """What is held."""
         self._readable()
         rows = self._db.execute("select * from positions order by symbol").fetchall()
-        return tuple(Position(symbol=r[0], quantity=Decimal(r[1]), average_price=Decimal(r[2])) for r in rows)
+        return tuple(Position(symbol=r[0], quantity=_number(r[1]), average_price=_number(r[2])) for r in rows)
 
     def open_orders(self) -> tuple[OrderState, ...]:
         """The working orders."""
@@ -251,16 +251,16 @@ class SimulatedBroker:
     def equity_by_session(self) -> dict[date, Decimal]:
         """Cash plus positions at the marks, after each session played: the broker's own statement."""
         rows = self._db.execute("select session, equity from sessions order by session").fetchall()
-        return {date.fromisoformat(row["session"]): Decimal(row["equity"]) for row in rows}
+        return {date.fromisoformat(row["session"]): _number(row["equity"]) for row in rows}
 
     def interest_by_session(self) -> dict[date, Decimal]:
         """Interest paid on cash in each session played."""
         rows = self._db.execute("select session, interest from sessions order by session").fetchall()
-        return {date.fromisoformat(row["session"]): Decimal(row["interest"]) for row in rows}
+        return {date.fromisoformat(row["session"]): _number(row["interest"]) for row in rows}
 
     def marks(self) -> dict[str, Decimal]:
         """The last market price of each symbol."""
-        return {r["symbol"]: Decimal(r["price"]) for r in self._db.execute("select * from marks order by symbol").fetchall()}
+        return {r["symbol"]: _number(r["price"]) for r in self._db.execute("select * from marks order by symbol").fetchall()}
 
     def inject(self, *faults: Fault) -> None:
         """Queue faults for tests: each is met by the next submission, *unreadable* by the next reading."""
@@ -316,7 +316,7 @@ class SimulatedBroker:
         marks, book = self.marks(), self._positions()
         cost, before = Decimal(0), self._gross(book)
         mine = [(request.symbol, request.side, request.quantity)]
-        for symbol, side, quantity in [(r["symbol"], r["side"], Decimal(r["quantity"])) for r in self._working()] + mine:
+        for symbol, side, quantity in [(r["symbol"], r["side"], _number(r["quantity"])) for r in self._working()] + mine:
             price = self._costs.fill_price(side, marks[symbol])
             cost += quantity * abs(price - marks[symbol]) + self._costs.fee(quantity, price)
             book[symbol] = book.get(symbol, Decimal(0)) + signed(side, quantity)
@@ -375,8 +375,8 @@ class SimulatedBroker:
 
     def _hold(self, symbol: str, change: Decimal, price: Decimal) -> None:
         row = self._db.execute("select * from positions where symbol = ?", (symbol,)).fetchone()
-        have = Decimal(row["quantity"]) if row else Decimal(0)
-        average = Decimal(row["average_price"]) if row else Decimal(0)
+        have = _number(row["quantity"]) if row else Decimal(0)
+        average = _number(row["average_price"]) if row else Decimal(0)
         then = have + change
         if then == 0:
             self._db.execute("delete from positions where symbol = ?", (symbol,))
@@ -421,7 +421,7 @@ class SimulatedBroker:
         return sum((abs(quantity) * marks[symbol] for symbol, quantity in book.items()), Decimal(0))
 
     def _positions(self) -> dict[str, Decimal]:
-        return {row["symbol"]: Decimal(row["quantity"]) for row in self._db.execute("select * from positions").fetchall()}
+        return {row["symbol"]: _number(row["quantity"]) for row in self._db.execute("select * from positions").fetchall()}
 
     def _working(self) -> list[sqlite3.Row]:
         return self._db.execute("select * from orders where status in ('accepted', 'partially_filled') order by seq").fetchall()
@@ -445,7 +445,7 @@ class SimulatedBroker:
         self._db.execute("insert or replace into marks values (?, ?)", (symbol, str(price)))
 
     def _cash(self) -> Decimal:
-        return Decimal(cast("str", self._get("cash")))
+        return _number(cast("str", self._get("cash")))
 
     def _get(self, key: str) -> str | None:
         row = self._db.execute("select value from meta where key = ?", (key,)).fetchone()
@@ -468,6 +468,22 @@ class SimulatedBroker:
             raise StorageError(f"{self._path}: {problem}", remedy="free the disk or wait for the other process") from problem
 
 
+def _number(text: str) -> Decimal:
+    """A number out of the file.
+
+    Raises
+    ------
+    IntegrityError
+        The file is damaged.
+    """
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise IntegrityError(
+            f"the simulated account's file holds {text!r} where a number belongs", remedy="restore broker.db from a backup"
+        ) from None
+
+
 def _price(value: Decimal | float, symbol: str) -> Decimal:
     price = decimal_of(value, f"price of {symbol}")
     if price <= 0:
@@ -481,8 +497,8 @@ def _state(row: sqlite3.Row) -> OrderState:
         order_id=row["order_id"],
         symbol=row["symbol"],
         side=cast("Side", row["side"]),
-        quantity=Decimal(row["quantity"]),
-        filled_quantity=Decimal(row["filled"]),
+        quantity=_number(row["quantity"]),
+        filled_quantity=_number(row["filled"]),
         status=cast("Status", row["status"]),
         reason=row["reason"],
     )
@@ -494,10 +510,10 @@ def _fill(row: sqlite3.Row) -> Fill:
         client_order_id=row["client_order_id"],
         symbol=row["symbol"],
         side=cast("Side", row["side"]),
-        quantity=Decimal(row["quantity"]),
-        price=Decimal(row["price"]),
-        fee=Decimal(row["fee"]),
+        quantity=_number(row["quantity"]),
+        price=_number(row["price"]),
+        fee=_number(row["fee"]),
         at=datetime.fromisoformat(row["at"]),
         session=date.fromisoformat(row["session"]),
-        reference=Decimal(row["reference"]),
+        reference=_number(row["reference"]),
     )
