@@ -29,7 +29,7 @@ from tracking.artefacts import plain_json
 from tracking.evidence import Evidence, Finding
 from tracking.gates import Gates, PaperRecord, Stage, Verdict, evaluate, load_gates
 from tracking.history import Entry, History
-from tracking.runs import as_record, search_all
+from tracking.runs import as_record, read_run, search_all
 from tracking.store import Store, mlflow_errors, open_store
 
 __all__ = ["ALIASES", "ModelRegistry", "RegisteredStrategy", "create_model_registry", "evidence_from_dict"]
@@ -111,7 +111,7 @@ class ModelRegistry:
         Raises
         ------
         InputError
-            The name is not one MLflow takes, or evidence or verdict belong to another specification.
+            The name is not one MLflow takes, evidence or verdict belong to another specification, or the run logged other evidence.
         """
         model, spec_digest = _model_name(spec), digest(dict(spec))
         for what, about in (("evidence", evidence), ("verdict", verdict)):
@@ -121,6 +121,7 @@ class ModelRegistry:
                     remedy="register a specification with its own evidence",
                 )
         evidence_text = plain_json(evidence.as_dict()) if evidence else ""
+        self._require_logged(run_id, evidence_text)
         tags = {
             _SPEC_TAG: spec_digest,
             _EVIDENCE_TAG: sha256_bytes(evidence_text.encode()),
@@ -137,6 +138,19 @@ class ModelRegistry:
             if self._holder(model, "candidate") != version:
                 self._move(model, version, "candidate", who, tags)
         return version
+
+    def _require_logged(self, run_id: str, evidence_text: str) -> None:
+        """Where the run logged evidence itself, a version of it is registered with that and no other."""
+        run = read_run(self.store, run_id) if evidence_text else None
+        if run is None or "evidence.json" not in run.artefacts:
+            return
+        logged = run.document("evidence")
+        different = sorted(name for name, value in json.loads(evidence_text).items() if logged.get(name) != value)
+        if different:
+            raise InputError(
+                f"the evidence given for run {run_id} is not the one it logged: {', '.join(different)}",
+                remedy="register the run's own evidence; new evidence is a new run",
+            )
 
     def promote(
         self,

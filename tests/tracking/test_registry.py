@@ -67,11 +67,19 @@ def test_a_version_that_passes_goes_to_paper_and_comes_back_verified(shared_stor
     ]
 
 
+def test_evidence_that_the_run_did_not_log_is_refused(shared_store: Settings, registry: ModelRegistry) -> None:
+    about, run_id, verdict, _ = candidate(shared_store, registry, dsr=0.4)
+    better = evidence(strategy=about.name, spec_digest=about.digest, dsr=0.99)
+    with pytest.raises(InputError, match=f"{run_id} is not the one it logged: dsr"):
+        registry.register(about.as_dict(), run_id, better, verdict)
+
+
 def test_registering_the_same_again_gives_the_same_version(shared_store: Settings, registry: ModelRegistry) -> None:
     about, run_id, verdict, version = candidate(shared_store, registry)
     shown = evidence(strategy=about.name, spec_digest=about.digest)
     assert registry.register(about.as_dict(), run_id, shown, verdict) == version
-    assert registry.register(about.as_dict(), run_id, replace(shown, trades=47), verdict) == "2"
+    newer = replace(shown, trades=47)
+    assert registry.register(about.as_dict(), run_of(shared_store, about, newer), newer, verdict) == "2"
     assert registry.get(about.name, "candidate").version == "2"
 
 
@@ -114,10 +122,10 @@ def test_live_needs_paper_first_and_a_record_there(shared_store: Settings, regis
 
 
 def test_the_version_that_was_live_becomes_previous_live(shared_store: Settings, registry: ModelRegistry) -> None:
-    about, run_id, verdict, first = candidate(shared_store, registry)
+    about, _, verdict, first = candidate(shared_store, registry)
     record = PaperRecord(held_alias=True, sessions=25, drift_bps=1.0)
-    shown = evidence(strategy=about.name, spec_digest=about.digest)
-    second = registry.register(about.as_dict(), run_id, replace(shown, trades=60), verdict)
+    shown = evidence(strategy=about.name, spec_digest=about.digest, trades=60)
+    second = registry.register(about.as_dict(), run_of(shared_store, about, shown), shown, verdict)
     for version in (first, second):
         registry.promote(about.name, version, "paper", verdict, "A. Person")
         registry.promote(about.name, version, "live", evaluate(shown, "live", paper=record), "A. Person", paper=record)
