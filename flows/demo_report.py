@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,25 +42,20 @@ __all__ = ["demo_report", "next_commands"]
 MOST_PARAMETERS = 4
 
 
-def next_commands(outcome: DemoOutcome) -> tuple[Command, ...]:
-    """What to type next, in an order that makes sense."""
-    home = "" if outcome.home == (Path.cwd() / ".quant").absolute() else f"--home {outcome.home} "
+def next_commands(outcome: DemoOutcome, program: str = "quant") -> tuple[Command, ...]:
+    """What to type next, in an order that makes sense; `program` is how this user calls the command."""
+    start = program if outcome.home == (Path.cwd() / ".quant").absolute() else f"{program} --home {shlex.quote(str(outcome.home))}"
     order = outcome.paper.fills[0].client_order_id if outcome.paper.fills else outcome.snapshot_id
-    return (
-        Command(command=f"quant {home}explain {order}", what="the chain from an order to the bytes it came from"),
-        Command(command=f"quant {home}data ls", what="the tables, their clocks and their rows"),
-        Command(command=f"quant {home}ui", what="open the Prefect and MLflow pages on this machine"),
-        Command(command=f"quant {home}features ls", what="the declared features, with formula and source"),
-        Command(
-            command=f"quant {home}backtest sma_crossover --symbols NASDAQ --set fast=10 --set slow=100",
-            what="try your own parameters; every try is counted",
-        ),
-        Command(
-            command=f"quant {home}ingest equity --source files --path BARS.csv --symbols NAME",
-            what="bring your own data into the lake",
-        ),
-        Command(command=f"quant {home}doctor", what="check this machine"),
+    acts = (
+        (f"explain {order}", "the chain from an order to the bytes it came from"),
+        ("data ls", "the tables, their clocks and their rows"),
+        ("ui", "open the Prefect and MLflow pages on this machine"),
+        ("features ls", "the declared features, with formula and source"),
+        ("backtest sma_crossover --symbols NASDAQ --set fast=10 --set slow=100", "try your own parameters; every try is counted"),
+        ("ingest equity --source files --path BARS.csv --symbols NAME", "bring your own data into the lake"),
+        ("doctor", "check this machine"),
     )
+    return tuple(Command(command=f"{start} {words}", what=what) for words, what in acts)
 
 
 def demo_report(outcome: DemoOutcome, snapshot: Snapshot) -> Path:

@@ -108,7 +108,7 @@ class Tables(ABC):
         return pa.RecordBatchReader.from_batches(schema, batches())
 
     def sql(self, query: str, *, as_of: datetime | None = None) -> pa.Table:
-        """Run a DuckDB query in which every table is a view of the newest version of each key (available at `as_of`).
+        """Run one DuckDB SELECT in which every table is a view of the newest version of each key (available at `as_of`).
 
         A feature table's view is quoted: ``select * from "features/<set version>"``. The columns are those of the table's
         schema. Rows come in the order that the query asks for; without ORDER BY in none.
@@ -116,20 +116,28 @@ class Tables(ABC):
         Raises
         ------
         InputError
-            DuckDB does not accept the query; the message is DuckDB's.
+            It is not one SELECT (nothing is written through here), or DuckDB does not accept it; the message is DuckDB's.
         IntegrityError, StorageError
             As in `read`.
         """
+        self._require_select(query)
         with self._reading("the query's tables"), connect() as con:
             for name in sorted({*TABLES, *self.tables}):
                 if name in query:
                     self._make_view(con, name, as_of)
             try:
                 return con.sql(query).to_arrow_table()
-            except (duckdb.ProgrammingError, duckdb.DataError, AttributeError) as problem:
-                # DuckDB answers an empty statement with None, which has no to_arrow_table.
-                text = "it returns no rows" if isinstance(problem, AttributeError) else str(problem)
-                raise InputError(f"DuckDB does not accept the query: {text}", remedy=f"tables: {self._listing()}") from problem
+            except (duckdb.ProgrammingError, duckdb.DataError) as problem:
+                raise InputError(f"DuckDB does not accept the query: {problem}", remedy=f"tables: {self._listing()}") from problem
+
+    def _require_select(self, query: str) -> None:
+        try:
+            statements = duckdb.extract_statements(query)
+        except duckdb.Error as problem:
+            raise InputError(f"DuckDB does not accept the query: {problem}", remedy=f"tables: {self._listing()}") from problem
+        if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+            kinds = ", ".join(str(statement.type).rpartition(".")[2] for statement in statements) or "nothing"
+            raise InputError(f"a query is one SELECT, this is {kinds}", remedy=f"select from: {self._listing()}")
 
     def ingest_ids(self, table: str, where: Mapping[str, Any] | None = None) -> tuple[str, ...]:
         """The ingests whose rows are in the newest version of the table's keys, sorted."""

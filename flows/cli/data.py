@@ -56,6 +56,8 @@ def _show_report(as_json: bool, report: IngestReport) -> None:
         typer.echo(f"snapshot {document['snapshot_id']}")
 
     emit(as_json, document, draw)
+    if report.names and all(name.outcome == "refused" for name in report.names):
+        sys.exit(3)  # every row was refused: they are in quarantine, see `quant data check`
 
 
 @ingest.command("equity")

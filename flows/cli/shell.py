@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +24,17 @@ if TYPE_CHECKING:
 
     from config.settings import Settings
 
-__all__ = ["AbbreviatingGroup", "JsonFlag", "emit", "new_group", "progress_on_stderr", "report_error", "settings_from", "table"]
+__all__ = [
+    "AbbreviatingGroup",
+    "JsonFlag",
+    "emit",
+    "new_group",
+    "program",
+    "progress_on_stderr",
+    "report_error",
+    "settings_from",
+    "table",
+]
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
@@ -79,11 +91,21 @@ def table(title: str, columns: list[str], rows: list[list[Any]], *, right: tuple
     from rich.table import Table
 
     drawn = Table(title=title or None, title_justify="left", header_style="bold")
-    for column in columns:
-        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for number, column in enumerate(columns):
+        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=number == 0)
     for row in rows:
         drawn.add_row(*("" if cell is None else str(cell) for cell in row))
     Console().print(drawn)
+
+
+def program() -> str:
+    """How this user calls the command: ``quant`` where that is found, else the path it was started by."""
+    started = Path(sys.argv[0])
+    found = shutil.which("quant")
+    if started.name != "quant" or (found is not None and Path(found).resolve() == started.resolve()):
+        return "quant"
+    here = Path.cwd()
+    return str(started.relative_to(here)) if started.is_absolute() and started.is_relative_to(here) else str(started)
 
 
 def report_error(problem: QuantError) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from flows.cli.shell import table
+from flows.cli.shell import program, table
 from flows.demo_report import next_commands
 
 if TYPE_CHECKING:
@@ -40,24 +40,15 @@ def show_demo(outcome: DemoOutcome) -> None:
                 _number(entry["dsr"]),
                 _number(entry["pbo"]),
                 entry["verdict"],
-                ", ".join(entry["failed_checks"]) if entry["verdict"] == "refused" else "",
             ]
         )
     interval = f"Sharpe [{100 * outcome.interval_level:g} %]"
-    columns = [
-        "strategy",
-        "return",
-        "a year",
-        interval,
-        "drawdown",
-        "closed trades",
-        "DSR",
-        "PBO",
-        "verdict",
-        "failed checks",
-    ]
+    columns = ["strategy", "return", "a year", interval, "drawdown", "trades", "DSR", "PBO", "verdict"]
     table(f"{document['trials']} trials counted", columns, rows, right=tuple(columns[1:8]))
     say = sys.stdout.write
+    for entry in document["strategies"]:
+        if entry["verdict"] == "refused":
+            say(f"{entry['name']} refused: {', '.join(entry['failed_checks'])}\n")
     agree = "journal and broker agree" if outcome.paper.reconciled else "journal and broker DISAGREE"
     say(f"\npaper account {outcome.paper.account}: {len(outcome.paper.sessions)} sessions, {agree}\n")
     for order in document["orders"]:
@@ -71,7 +62,5 @@ def show_demo(outcome: DemoOutcome) -> None:
     if document["reused"]:
         say(f"\nre-used: {'; '.join(document['reused'])}\n")
     say(f"\nreport   {document['report']}\nruns     {document['tracking_uri']}\ntook     {document['seconds']:.0f} s\n\nnext:\n")
-    commands = next_commands(outcome)
-    width = max(len(command.command) for command in commands)
-    for command in commands:
-        say(f"  {command.command:<{width}}  # {command.what}\n")
+    for command in next_commands(outcome, program()):
+        say(f"  {command.command}\n      {command.what}\n")

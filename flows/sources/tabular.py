@@ -217,7 +217,7 @@ def map_columns(
     if lacking:
         raise DataError(
             f"{file.path} has no column for {', '.join(lacking)}",
-            remedy=f"its columns are {', '.join(columns)}; pass a mapping such as {{{lacking[0]}: {columns[0]!r}}}",
+            remedy=f"its columns are {', '.join(columns)}; pass a mapping {{{lacking[0]}: NAME}} that says which one it is",
         )
     return found
 
