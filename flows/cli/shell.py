@@ -87,12 +87,16 @@ def table(title: str, columns: list[str], rows: list[list[Any]], *, right: tuple
         for row in [columns, *rows]:
             sys.stdout.write("\t".join("" if cell is None else str(cell) for cell in row) + "\n")
         return
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(title=title or None, title_justify="left", header_style="bold")
+    drawn = Table(
+        title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
     for number, column in enumerate(columns):
-        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=number == 0)
+        short = number == 0 or column in right
+        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=short)
     for row in rows:
         drawn.add_row(*("" if cell is None else str(cell) for cell in row))
     Console().print(drawn)
