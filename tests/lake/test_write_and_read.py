@@ -188,7 +188,7 @@ def test_sql_sees_every_table_at_the_newest_version_of_each_key(lake: Lake) -> N
     assert snapshot.sql("select count(*) as n from corporate_actions join equity_bars using (symbol)")["n"].to_pylist() == [0]
     with pytest.raises(InputError, match="equity_bar "):
         snapshot.sql("select * from equity_bar ")
-    with pytest.raises(InputError, match="no rows"):
+    with pytest.raises(InputError, match="a query is one SELECT, this is nothing"):
         snapshot.sql("-- nothing")
 
 

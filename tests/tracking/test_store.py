@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
-from config.errors import InputError, StorageError
+from config.errors import InputError, IntegrityError, StorageError
 from config.settings import Settings, load_settings
 from tracking.store import open_store, prepare_store_in_background
 
@@ -42,9 +42,9 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None
         open_store(load_settings({"home": str(tmp_path / "home")}))
 
 
-def test_a_database_that_is_none_is_a_storage_error(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_damage_and_not_a_passing_fault(tmp_path: Path) -> None:
     (tmp_path / "broken.db").write_bytes(b"this is no database, and long enough to be looked at" * 40)
-    with pytest.raises(StorageError, match="tracking store"):
+    with pytest.raises(IntegrityError, match="tracking store .* is damaged: .*file is not a database"):
         open_store(load_settings({"tracking.uri": f"sqlite:///{tmp_path / 'broken.db'}", "home": str(tmp_path)}))
 
 
