@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -18,14 +17,14 @@ from tests.flows.demo_home import QUANT, environment, quant
 
 
 def test_help_answers_within_a_third_of_a_cpu_second(tmp_path: Path) -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    runs = 3
-    for _ in range(runs):
+    spent = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([*QUANT, "--help"], env=environment(tmp_path / "home"), capture_output=True, text=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert "demo" in done.stdout
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert spent / runs < 0.35 * (2 if os.environ.get("PYTEST_XDIST_WORKER") else 1)  # two workers share the machine's caches
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(spent) < 0.35
 
 
 def test_an_unambiguous_prefix_is_enough(tmp_path: Path) -> None:

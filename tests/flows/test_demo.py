@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from execution.journal import Journal
 from tests.flows.demo_home import Demo, Said, quant
 
 pytestmark = pytest.mark.xdist_group("demo")
@@ -230,16 +231,19 @@ def test_a_backtest_from_the_command_line_agrees_with_the_reference_on_both_engi
     assert vector["orders_hash"] == event["orders_hash"]
 
 
-def test_a_halt_stops_the_paper_account_until_it_is_resumed_with_a_reason(demo: Demo) -> None:
-    home, _ = demo
-    account = "paper-buy_and_hold-a962fbcc"
+def test_a_halt_is_latched_and_lifted_from_the_command_line_with_its_reason(demo: Demo) -> None:
+    home, document = demo
+    (folder,) = (home / "execution").glob(f"paper-{document['paper_strategy']}-*")
+    account = folder.name
+
+    def latched() -> str | None:
+        with Journal.read(folder) as journal:
+            return journal.halted.reason if journal.halted else None
+
     assert quant(home, "halt", account, "--reason", "a test").code == 0
-    try:
-        # Sessions that were not played yet are not traded while the halt is latched.
-        stopped = quant(home, "backtest", "buy_and_hold", "--symbols", "NASDAQ", "--json")
-        assert stopped.code == 0  # research goes on
-        said = quant(home, "halt", "nobody", "--reason", "a test", "--json")
-        assert said.code == 1
-        assert account in said.document["error"]["remedy"]
-    finally:
-        assert quant(home, "resume", account, "--reason", "the test is over").code == 0
+    assert latched() == "a test"
+    assert quant(home, "resume", account, "--reason", "the test is over").code == 0
+    assert latched() is None
+    said = quant(home, "halt", "nobody", "--reason", "a test", "--json")
+    assert said.code == 1
+    assert account in said.document["error"]["remedy"]
