@@ -200,11 +200,11 @@ def test_the_count_is_the_number_of_distinct_configurations(
     assert sum(new) == len(distinct) == ledger.count(["A"])
 
 
-def test_ten_thousand_trials_are_recorded_within_two_cpu_seconds(home_settings: Settings) -> None:
+def test_ten_thousand_trials_are_recorded_within_ten_cpu_seconds(home_settings: Settings) -> None:
     index = pd.DatetimeIndex(pd.bdate_range("2015-01-01", periods=250), name="session")
     values = np.random.default_rng(3).normal(size=(10_000, 250))
     trials = [trial(n, returns=pd.Series(values[n], index=index)) for n in range(10_000)]
     ledger = TrialLedger(home_settings)
     start = time.process_time()
     assert record(ledger, *trials) == 10_000
-    assert time.process_time() - start < 2.0
+    assert time.process_time() - start < 10.0  # about 0.5 on a quiet core; one commit a trial would be minutes

@@ -79,10 +79,10 @@ def test_every_link_of_the_menu_leads_to_a_part(page: str) -> None:
     assert len(ids) == 13
 
 
-def test_equal_data_gives_equal_bytes_within_three_cpu_seconds_and_megabytes(page: str) -> None:
+def test_equal_data_gives_equal_bytes_within_ten_cpu_seconds_and_three_megabytes(page: str) -> None:
     start = time.process_time()
     again = render_report(report_data())
-    assert time.process_time() - start < 3.0
+    assert time.process_time() - start < 10.0  # about 0.1 on a quiet core
     assert again == page
     assert len(page.encode()) < 3_000_000
 
