@@ -14,7 +14,7 @@ from config.errors import InputError
 from flows.cli.research import parse_assignments, parse_grid
 from tests.flows.demo_home import QUANT, environment, quant
 
-# What `quant --help` may not import: each costs a fifth of a second and more. The time itself is a bench (tests/bench/test_help.py).
+# What `quant --help` may not import: each costs a fifth of a second and more. The time itself is a bench (bench/test_help.py).
 HEAVY = (
     "prefect",
     "mlflow",
