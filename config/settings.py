@@ -53,13 +53,21 @@ class _Section(BaseModel):
 
 
 class DataSettings(_Section):
-    """Which sources each dataset is asked of, in order, and how many requests one may have at a time across all Prefect runs."""
+    """Which sources each dataset is asked of, in order, how politely, and how far back they are asked again.
+
+    `addresses` names another base address for a source; `seconds_between_requests` is the least time between two requests to it.
+    """
 
     equity: tuple[str, ...]
     options: tuple[str, ...]
     macro: tuple[str, ...]
+    cot: tuple[str, ...]
     calendar: str
     requests_at_once: int = Field(ge=1, le=1000)
+    timeout_seconds: float = Field(gt=0, le=3600)
+    seconds_between_requests: dict[str, float]
+    addresses: dict[str, str]
+    overlap_sessions: int = Field(ge=0, le=10_000)
 
 
 class LakeSettings(_Section):

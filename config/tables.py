@@ -88,9 +88,10 @@ TABLES: dict[str, TableSpec] = {
     for spec in (
         TableSpec(
             name="equity_bars",
-            doc="Bars. `event_time` is the moment the bar is complete (a daily bar: its session's close). A source that gives "
-            "closes only leaves open, high, low and volume NULL. `basis` says whether prices are as traded or already "
-            "adjusted by the vendor, with hindsight.",
+            doc="Bars of stocks, funds, indices and crypto pairs. `event_time` is the moment the bar is complete (a daily bar: its "
+            "session's close). A source that gives closes only leaves open, high, low and volume NULL. `basis` says whether "
+            "prices are as traded or already adjusted by the vendor, with hindsight. `calendar` is the exchange's, by which "
+            "the session is one (XNYS, XLON, 24/7).",
             key=("symbol", "interval", "event_time", "source"),
             event_time="event_time",
             columns=(
@@ -106,12 +107,17 @@ TABLES: dict[str, TableSpec] = {
                 _number("volume"),
                 _text("basis"),
                 _text("currency"),
+                _text("calendar"),
             ),
             partition_by=_YEAR_OF_SESSION,
+            provenance=("calendar",),
         ),
         TableSpec(
             name="corporate_actions",
-            doc="Splits (value: new shares for one old), dividends (cash a share), renames, delistings.",
+            doc="What changes a price or a name, as facts; adjusted prices are computed on read. `kind` and `value`: split "
+            "(new shares for one old), dividend and capital_gain (cash a share, as paid on the ex-date), rename (`new_symbol` "
+            "from the ex-date on), delisting (the ex-date is the first session without a bar; value: final cash a share where "
+            "known), listing (the letters belong to another company from the ex-date on).",
             key=("symbol", "ex_date", "kind", "source"),
             event_time="ex_date",
             columns=(
@@ -126,7 +132,8 @@ TABLES: dict[str, TableSpec] = {
         ),
         TableSpec(
             name="option_quotes",
-            doc="Option quotes by OCC symbol. `data_kind` is real or modelled.",
+            doc="Option quotes by OCC symbol. `data_kind` is real or modelled. `greeks_time` is when the vendor computed implied "
+            "volatility and Greeks, where that is another moment than the quote's.",
             key=("occ_symbol", "quote_time", "source"),
             event_time="quote_time",
             columns=(
@@ -155,6 +162,7 @@ TABLES: dict[str, TableSpec] = {
                 _number("vega"),
                 _number("theta"),
                 _number("rho"),
+                _moment("greeks_time", nullable=True),
                 _text("data_kind"),
             ),
             partition_by=(("month", "strftime(session, '%Y-%m')"),),
@@ -175,6 +183,30 @@ TABLES: dict[str, TableSpec] = {
                 _text("vintage_kind"),
             ),
             quotes_vintages=True,
+        ),
+        TableSpec(
+            name="cot_positions",
+            doc="Commitments of Traders, one row a category of traders; contracts. `report` is legacy, disaggregated or tff, with "
+            "_futures or _combined (with options) behind it. Positions of the close on `as_of_date` (a Tuesday, as a rule), "
+            "published days later: `available_at` is the publication. `open_interest` is the market's, on each of its rows.",
+            key=("report", "market_code", "as_of_date", "category", "source"),
+            event_time="as_of_date",
+            columns=(
+                _text("report"),
+                _text("market_code"),
+                _day("as_of_date"),
+                _text("category"),
+                _text("source"),
+                _text("market_name"),
+                _number("open_interest"),
+                _number("long"),
+                _number("short"),
+                _number("spreading"),
+                _number("traders_long"),
+                _number("traders_short"),
+                _number("traders_spreading"),
+            ),
+            provenance=("market_name",),
         ),
         TableSpec(
             name="universe_membership",
@@ -215,11 +247,12 @@ TABLES: dict[str, TableSpec] = {
         ),
         TableSpec(
             name="quarantine",
-            doc="Rows that were refused, as they came (JSON), with the rule that refused them.",
+            doc="Rows that were refused, as they came (JSON), with the rule that refused them; `state` is held or released.",
             key=("row_id",),
             event_time="refused_at",
             provenance=("refused_at", "reason", "raw"),
             columns=(
+                _text("state"),
                 _text("row_id"),
                 _moment("refused_at"),
                 _text("table_name"),
@@ -227,6 +260,23 @@ TABLES: dict[str, TableSpec] = {
                 _text("rule"),
                 _text("reason"),
                 _text("raw"),
+            ),
+        ),
+        TableSpec(
+            name="flags",
+            doc="Rows that are stored although they break a rule of lesser severity: which row, which rule, in words. The row is "
+            "found by table, symbol (series, underlying, market), event time and source.",
+            key=("row_id",),
+            event_time="event_time",
+            provenance=("reason",),
+            columns=(
+                _text("row_id"),
+                _text("table_name"),
+                _text("symbol"),
+                _moment("event_time"),
+                _text("source"),
+                _text("rule"),
+                _text("reason"),
             ),
         ),
         TableSpec(

@@ -27,6 +27,7 @@ def quarantine_unread(lake: Lake, answer: Answer, recorded_at: datetime) -> None
         row_id = digest({"table": answer.dataset, "rule": row.rule, "origin": answer.origin, "row": raw})
         rows[row_id] = {
             "row_id": row_id,
+            "state": "held",
             "refused_at": recorded_at,
             "table_name": answer.dataset,
             "symbol": row.symbol,

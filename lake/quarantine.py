@@ -52,6 +52,7 @@ def quarantine(lake: Lake, spec: TableSpec, refused: pa.Table, *, recorded_at: d
             row_id,
             {
                 "row_id": row_id,
+                "state": "held",
                 "refused_at": recorded_at,
                 "table_name": spec.name,
                 "symbol": next((raw[name] for name in _SUBJECTS if raw.get(name) is not None), None),

@@ -21,7 +21,7 @@ from lake.query import check_columns, connect, filters, names, newest, quoted, s
 
 __all__ = ["BOOKKEEPING", "Tables"]
 
-BOOKKEEPING = frozenset({"ingest_runs", "quarantine", "gaps"})
+BOOKKEEPING = frozenset({"ingest_runs", "quarantine", "flags", "gaps"})
 _STREAMED_ROWS = 122_880  # DuckDB's own row group
 Moment = date | datetime
 

@@ -5,8 +5,8 @@
 3. `snapshot_id` digests the tables' chains; the file is written whole (`lake.files.write_whole`), then the pointer to the newest.
 4. `load` reads a file back and verifies it; `Snapshot` reads the tables at exactly its versions.
 
-The three bookkeeping tables (`ingest_runs`, `quarantine`, `gaps`) say what happened in *this* lake, at wall-clock times. They are
-no part of a snapshot's state: its id does not cover them, and reading them through a snapshot gives their newest version.
+The bookkeeping tables (`ingest_runs`, `quarantine`, `flags`, `gaps`) say what happened in *this* lake, at wall-clock times. They
+are no part of a snapshot's state: its id does not cover them, and reading them through a snapshot gives their newest version.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class Lake:
     def publish(self) -> Snapshot:
         """Name the newest state of every data table and return it; when nothing changed, the newest snapshot as it is.
 
-        Bookkeeping tables (`ingest_runs`, `quarantine`, `gaps`) are no part of the state.
+        Bookkeeping tables (`ingest_runs`, `quarantine`, `flags`, `gaps`) are no part of the state.
 
         Raises
         ------

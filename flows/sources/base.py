@@ -27,6 +27,7 @@ __all__ = [
     "EquitySource",
     "MacroSource",
     "OptionSource",
+    "PositionSource",
     "RefusedRow",
     "Source",
     "answer_schema",
@@ -35,7 +36,7 @@ __all__ = [
     "source_names",
 ]
 
-DatasetName = Literal["equity", "macro", "options"]
+DatasetName = Literal["equity", "macro", "options", "cot"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +70,8 @@ class Answer:
     source : str
         Name of the source, as kept on every row.
     dataset : str
-        The lake table the rows belong to: ``equity_bars``, ``macro_observations``, ``option_quotes``, ``corporate_actions``.
+        The lake table the rows belong to: ``equity_bars``, ``corporate_actions``, ``macro_observations``, ``option_quotes``,
+        ``cot_positions``. One answer that holds rows of two tables is two `Answer`s with the same payload.
     origin : str
         Where the bytes came from: a file (package-relative or as given) or an address, never with a key in it.
     request : mapping
@@ -183,6 +185,14 @@ class OptionSource(Source, Protocol):
         ...
 
 
+class PositionSource(Source, Protocol):
+    """Positions of groups of traders, by market."""
+
+    def positions(self, markets: Sequence[str], start: date | None, end: date | None) -> Iterator[Answer]:
+        """Positions in `markets` (the exchange's contract market codes) as of dates from `start` to `end`, both included."""
+        ...
+
+
 # (name, dataset) -> "module:factory"; a factory takes the settings and the source's own options by keyword.
 _REGISTRY: dict[tuple[str, DatasetName], str] = {
     ("bundled", "equity"): "flows.sources.bundled:BundledEquity",
@@ -204,6 +214,8 @@ def get_source(name: str, dataset: Literal["equity"], settings: Settings, **opti
 def get_source(name: str, dataset: Literal["macro"], settings: Settings, **options: Any) -> MacroSource: ...
 @overload
 def get_source(name: str, dataset: Literal["options"], settings: Settings, **options: Any) -> OptionSource: ...
+@overload
+def get_source(name: str, dataset: Literal["cot"], settings: Settings, **options: Any) -> PositionSource: ...
 def get_source(name: str, dataset: DatasetName, settings: Settings, **options: Any) -> Any:
     """Make a source.
 
@@ -211,14 +223,14 @@ def get_source(name: str, dataset: DatasetName, settings: Settings, **options: A
     ----------
     name : str
         As in `source_names(dataset)`.
-    dataset : {"equity", "macro", "options"}
+    dataset : {"equity", "macro", "options", "cot"}
     settings : Settings
     **options
         The source's own options: ``path`` for files, for example.
 
     Returns
     -------
-    EquitySource, MacroSource or OptionSource
+    EquitySource, MacroSource, OptionSource or PositionSource
 
     Raises
     ------

@@ -405,5 +405,5 @@ def _to_arrow(inputs: ChainInputs, expiries: list[_Expiry], table: pd.DataFrame,
         "available_at": inputs.known_at[at],
     }
     # A model has no sizes, last trades, volume or open interest: those columns stay empty.
-    empty = dict.fromkeys(("bid_size", "ask_size", "last", "volume", "open_interest"))
+    empty = dict.fromkeys(("bid_size", "ask_size", "last", "volume", "open_interest", "greeks_time"))
     return table_of("option_quotes", {**columns, **constant, **empty}, len(table))

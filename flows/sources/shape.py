@@ -94,6 +94,7 @@ def bar_rows(
         "session": days[placed].date,
         "basis": basis,
         "currency": currency if isinstance(currency, str) else currency.loc[placed].to_numpy(dtype=object),
+        "calendar": calendar,
     }
     for name in BAR_FIELDS:
         columns[name] = kept[name].to_numpy(dtype=np.float64) if name in kept else None

@@ -62,6 +62,7 @@ def bars(
             "close": close,
             "basis": basis,
             "currency": "USD",
+            "calendar": "XNYS",
             "available_at": available or moment,
         }
         if not closes_only:

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-BOOKKEEPING = frozenset({"ingest_runs", "quarantine", "gaps"})
+BOOKKEEPING = frozenset({"ingest_runs", "quarantine", "flags", "gaps"})
 # Ids that MLflow draws at random, places on this disk and the time taken; the plan's hash covers the run's id.
 _OF_THIS_RUN = frozenset({"report", "tracking_uri", "seconds", "reused", "lineage"})
 

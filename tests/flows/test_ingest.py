@@ -180,6 +180,7 @@ class Vendor:
                 "close": act,
                 "basis": "as_traded",
                 "currency": "USD",
+                "calendar": "XNYS",
             }
             yield Answer(
                 source=self.name,

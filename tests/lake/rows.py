@@ -36,6 +36,7 @@ def bar(symbol: str, session: date, close: float | None, **others: Any) -> dict[
         "volume": 100.0,
         "basis": "as_traded",
         "currency": "USD",
+        "calendar": "XNYS",
         "available_at": complete,
         "ingest_id": "first",
     }

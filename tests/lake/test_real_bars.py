@@ -31,7 +31,7 @@ def _batch(vendor: pd.DataFrame) -> pa.Table:
         pa.timestamp("us", tz="UTC")
     )
     columns = {name: pa.array(vendor[name].to_numpy(np.float64)) for name in ("open", "high", "low", "close", "volume")}
-    texts = {"interval": "1d", "source": "lean", "basis": "as_traded", "currency": "USD", "ingest_id": "real"}
+    texts = {"interval": "1d", "source": "lean", "basis": "as_traded", "currency": "USD", "calendar": "XNYS", "ingest_id": "real"}
     others = {
         "symbol": vendor["symbol"].tolist(),
         "session": vendor["date"].dt.date.tolist(),
