@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -21,6 +21,7 @@ from config.errors import ConfigError, did_you_mean
 __all__ = [
     "ConventionSettings",
     "CredentialSettings",
+    "DailySettings",
     "DataSettings",
     "EvidenceSettings",
     "ExecutionSettings",
@@ -44,8 +45,12 @@ NAMED_VARIABLES: dict[str, tuple[str, ...]] = {
     "POLYGON_API_KEY": ("credentials", "polygon"),
     "ALPACA_API_KEY": ("credentials", "alpaca"),
     "ALPACA_API_SECRET": ("credentials", "alpaca_secret"),
+    "QUANT_ALERT_WEBHOOK": ("credentials", "alert_webhook"),
 }
 NOT_SETTINGS = frozenset({"QUANT_CONFIG"})
+
+
+TimeOfDay = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 
 
 class _Section(BaseModel):
@@ -68,6 +73,23 @@ class DataSettings(_Section):
     seconds_between_requests: dict[str, float]
     addresses: dict[str, str]
     overlap_sessions: int = Field(ge=0, le=10_000)
+
+
+class DailySettings(_Section):
+    """What the scheduled ingest asks for; an empty list asks for all that the first source has.
+
+    `universe` adds the symbols that are its members on the day. `at` and `watch_at` are New York times of day: of the ingest, and
+    of the looks at what is late.
+    """
+
+    datasets: tuple[Literal["equity", "macro", "options", "cot"], ...]
+    symbols: tuple[str, ...]
+    universe: str
+    series: tuple[str, ...]
+    underlyings: tuple[str, ...]
+    markets: tuple[str, ...]
+    at: TimeOfDay
+    watch_at: tuple[TimeOfDay, ...]
 
 
 class LakeSettings(_Section):
@@ -155,6 +177,7 @@ class CredentialSettings(_Section):
     polygon: SecretStr | None = None
     alpaca: SecretStr | None = None
     alpaca_secret: SecretStr | None = None
+    alert_webhook: SecretStr | None = None
 
 
 class Settings(_Section):
@@ -162,6 +185,7 @@ class Settings(_Section):
 
     home: Path
     data: DataSettings
+    daily: DailySettings
     lake: LakeSettings
     tracking: TrackingSettings
     convention: ConventionSettings
