@@ -210,7 +210,9 @@ TABLES: dict[str, TableSpec] = {
         ),
         TableSpec(
             name="universe_membership",
-            doc="Who belonged to a universe, from and to (exclusive; NULL while it lasts).",
+            doc="Who belonged to a universe, from and to (exclusive; NULL while it lasts, and as long as the end was not known). "
+            "`available_kind` is announced (the source says when the change was made known) or assumed (known when it took effect: "
+            "the open of that day's session).",
             key=("universe", "symbol", "from_date"),
             event_time="from_date",
             columns=(
@@ -219,7 +221,10 @@ TABLES: dict[str, TableSpec] = {
                 _day("from_date"),
                 _day("to_date", nullable=True),
                 _text("source"),
+                _text("available_kind"),
             ),
+            quotes_vintages=True,
+            provenance=("source",),
         ),
         TableSpec(
             name="ingest_runs",
@@ -247,7 +252,8 @@ TABLES: dict[str, TableSpec] = {
         ),
         TableSpec(
             name="quarantine",
-            doc="Rows that were refused, as they came (JSON), with the rule that refused them; `state` is held or released.",
+            doc="Rows that were refused, as they came (JSON), with the rule that refused them; `state` is held or released. A "
+            "released row is in its table, and `released_at`, `released_by`, `release_reason` say when, by whom and why.",
             key=("row_id",),
             event_time="refused_at",
             provenance=("refused_at", "reason", "raw"),
@@ -260,6 +266,9 @@ TABLES: dict[str, TableSpec] = {
                 _text("rule"),
                 _text("reason"),
                 _text("raw"),
+                _moment("released_at", nullable=True),
+                _text("released_by", nullable=True),
+                _text("release_reason", nullable=True),
             ),
         ),
         TableSpec(
