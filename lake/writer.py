@@ -13,7 +13,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,8 @@ class WriteResult:
         The table's Delta version that holds them; None when the table has never been written.
     attempts : int
         How often the write was tried; more than 1 when other writers were quicker.
+    changed : pyarrow.Table or None
+        The key, `ingest_id` and `revision` (0: new) of each row that was stored, in key order; None when none was.
     """
 
     table: str
@@ -74,6 +76,7 @@ class WriteResult:
     unchanged: int = 0
     version: int | None = None
     attempts: int = 1
+    changed: pa.Table | None = field(default=None, repr=False, compare=False)
 
 
 def write_rows(path: Path, spec: TableSpec, rows: pa.Table, *, recorded_at: datetime, attempts: int) -> WriteResult:
@@ -108,7 +111,8 @@ def write_rows(path: Path, spec: TableSpec, rows: pa.Table, *, recorded_at: date
                 time.sleep(chance.uniform(0, min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**attempt)))
                 continue
             sync_commit(path, version)
-        return WriteResult(table=spec.name, **counts, version=version, attempts=attempt)
+        changed = merged.select([*spec.key, "ingest_id", "revision"])
+        return WriteResult(table=spec.name, **counts, version=version, attempts=attempt, changed=changed)
     raise LockHeldError(
         f"other writers of the table {spec.name} in {path} were quicker in each of {attempts} attempts; nothing was written",
         remedy="run the same command again, or raise lake.write_attempts",
