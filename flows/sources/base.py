@@ -22,6 +22,7 @@ from config.settings import Settings
 from config.tables import table_spec
 
 __all__ = [
+    "DATASETS",
     "Answer",
     "DatasetName",
     "EquitySource",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 DatasetName = Literal["equity", "macro", "options", "cot"]
+DATASETS: tuple[DatasetName, ...] = ("equity", "macro", "options", "cot")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,6 +156,17 @@ class Source(Protocol):
     @property
     def names_per_request(self) -> int | None:
         """How many symbols or series go into one request; None: all. A failed request is repeated whole."""
+        ...
+
+    @property
+    def incremental(self) -> bool:
+        """Whether asking for a part of the history costs less than asking for all of it, as with a vendor over a network.
+
+        Such a source of bars or quotes is asked, where no first day was named, only for what is newer than the rows stored from
+        it, with `data.overlap_sessions` before them to meet revisions; of a name that is not stored, and after a revision, for
+        everything. It must give a name's whole answer to one request, and raise where it cannot. A source without this
+        attribute is not incremental.
+        """
         ...
 
     def available(self) -> tuple[str, ...] | None:

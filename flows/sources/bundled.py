@@ -193,6 +193,7 @@ class BundledEquity:
 
     name = SOURCE
     names_per_request = None
+    incremental = False
 
     def __init__(self, settings: Settings) -> None:
         self._calendar = settings.data.calendar
@@ -247,6 +248,7 @@ class BundledMacro:
 
     name = SOURCE
     names_per_request = None
+    incremental = False
 
     def __init__(self, settings: Settings) -> None:
         del settings

@@ -55,6 +55,7 @@ class _Files:
 
     name = SOURCE
     names_per_request = None
+    incremental = False
 
     def __init__(
         self,

@@ -126,6 +126,7 @@ class ModelledOptions:
 
     name = "modelled"
     names_per_request: int | None = 1
+    incremental = False
 
     def __init__(
         self,
