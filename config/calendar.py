@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from datetime import date
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import pandas as pd
 
@@ -13,7 +14,16 @@ from config.errors import InputError
 if TYPE_CHECKING:
     from exchange_calendars import ExchangeCalendar
 
-__all__ = ["is_session", "next_session", "previous_session", "session_closes", "session_opens", "sessions"]
+__all__ = [
+    "is_session",
+    "next_session",
+    "previous_session",
+    "session_closes",
+    "session_opens",
+    "sessions",
+    "time_zone",
+    "trading_weekdays",
+]
 
 DEFAULT_CALENDAR = "XNYS"
 _FIRST, _LAST = "1962-01-01", "2035-12-31"
@@ -69,3 +79,15 @@ def previous_session(day: date | str, calendar: str = DEFAULT_CALENDAR) -> pd.Ti
     """The last session before `day`."""
     index = _schedule(calendar).index
     return pd.Timestamp(index[index.searchsorted(pd.Timestamp(day), side="left") - 1])
+
+
+def time_zone(calendar: str = DEFAULT_CALENDAR) -> ZoneInfo:
+    """The exchange's own time zone; UTC for 24/7."""
+    return ZoneInfo(str(_calendar(calendar).tz))
+
+
+def trading_weekdays(day: date | str, calendar: str = DEFAULT_CALENDAR) -> tuple[int, ...]:
+    """The days of the week on which the exchange trades around `day` (Monday is 1, Sunday 7), holidays aside."""
+    at = pd.Timestamp(day)
+    found = sessions(at - pd.Timedelta(days=60), at + pd.Timedelta(days=60), calendar)
+    return tuple(sorted({int(one) + 1 for one in found.day_of_week}))

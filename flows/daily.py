@@ -101,7 +101,7 @@ class DailyResearch:
 @flow(
     name="daily-research",
     description="Ingest, features, and a paper session of what holds the alias paper",
-    run_name=lambda given: f"research of {as_day(given['as_of'], 'as_of') or scheduled_day(SystemClock())}",
+    run_name=lambda given: f"research of {as_day(given['as_of'], 'as_of') or 'the scheduled day'}",
     withheld=("settings", "progress", "clock"),
 )
 def daily_research_flow(
@@ -135,7 +135,7 @@ def daily_research_flow(
         What was done before is kept; the day can be run again.
     """
     chosen = settings or load_settings()
-    day = as_day(as_of, "as_of") or scheduled_day(clock or SystemClock())
+    day = as_day(as_of, "as_of") or scheduled_day(clock or SystemClock(), chosen.data.calendar)
     reason = closed(day, chosen.data.calendar)
     if reason is not None:
         skipped = DailyResearch(as_of=day, ingest=DailyIngest(as_of=day, skipped=reason))

@@ -1,29 +1,34 @@
-"""What runs by itself, and when: deployments in code, on New York time, guarded by the exchange's calendar.
+"""What runs by itself, and when: deployments in code, on the exchange's time, guarded by its calendar.
 
-1. `daily_ingest_flow` takes its as-of date from the start it was scheduled for, skips days without a session (`closed`), and
-   ingests every dataset; so a run that starts late is a catch-up of its own day, and one that starts twice adds nothing.
-2. `deployments` lists what is scheduled: the daily research chain (flows/daily.py), whose first part the ingest is, and the
-   ingest alone, its schedule switched off. `serve_schedules` runs it in this process, `apply_schedules` leaves it to workers.
-3. `apply_schedules` also puts one concurrency limit a vendor on the server (`vendor_limits`).
+1. `daily_ingest_flow` takes its day from the start it was scheduled for (`scheduled_day`), skips days without a session
+   (`closed`), and ingests each dataset of `settings.daily`; so a run that starts late is a catch-up of its own day, and one that
+   starts twice adds nothing. What came while nothing ran is asked for by the next run: sources are asked from the newest bar on.
+2. It tells what was refused or failed (`flows.alerts`). `watch_data_flow` tells what is late, also when the ingest never ran.
+3. `deployments` lists what is scheduled: the daily research chain (flows/daily.py), whose first part the ingest is, the ingest
+   alone, its schedule switched off, and the watch. `serve_schedules` runs them in this process, `apply_schedules` leaves them to
+   workers; both put one concurrency limit a vendor on the server (`vendor_limits`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any, Literal
 
-from config.calendar import is_session
+import pandas as pd
+
+from config.calendar import is_session, previous_session, session_closes, time_zone, trading_weekdays
 from config.clock import Clock, SystemClock
 from config.errors import InputError, QuantError
 from config.orchestration import api_configured, flow, inside_flow_run
 from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
+from flows.alerts import Alert, Told, raise_alerts
 from flows.ingest import as_day
 from flows.ingest_equity import ingest_equity_flow
 from flows.ingest_macro import ingest_macro_flow
+from flows.ingest_options import ingest_options_flow
 from flows.ingest_report import IngestReport
 
 if TYPE_CHECKING:
@@ -41,12 +46,11 @@ __all__ = [
     "serve_schedules",
     "skipped_state",
     "vendor_limits",
+    "watch_data_flow",
 ]
 
 POOL = "quantrail"
-NEW_YORK = ZoneInfo("America/New_York")
-# Weekdays at 18:30 New York: the session has been over for two and a half hours, and the evening's releases are out.
-DAILY = "30 18 * * 1-5"
+_MOST_SUBJECTS = 20  # alerts one by one up to here; beyond, one for all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +81,8 @@ class DailyIngest:
 
 @flow(
     name="daily-ingest",
-    description="Ingest equity bars and macro series up to one session",
-    run_name=lambda given: f"ingest of {as_day(given['as_of'], 'as_of') or scheduled_day(SystemClock())}",
+    description="Ingest what settings.daily lists, up to one session",
+    run_name=lambda given: f"ingest of {as_day(given['as_of'], 'as_of') or 'the scheduled day'}",
     withheld=("settings", "progress", "clock"),
 )
 def daily_ingest_flow(
@@ -91,16 +95,17 @@ def daily_ingest_flow(
     progress: Progress = SILENT,
     clock: Clock | None = None,
 ) -> Any:
-    """Ingest equity bars and macro series up to one session.
+    """Ingest the datasets of `settings.daily` up to one session, and tell what was refused or failed.
 
     Parameters
     ----------
     as_of : date or str, optional
-        None: the New York date of the start this run was scheduled for; called by hand, of now.
+        None: the exchange's session this run was scheduled for (`scheduled_day`); called by hand, the newest one that has closed.
     symbols, series : sequence of str, optional
-        None: all that the sources have.
+        Instead of `settings.daily`'s.
     lookback_days : int, optional
-        How many days before `as_of` are fetched again, to meet revisions; None: everything.
+        Ask again for this many days before `as_of`; None: sources that are asked incrementally from the newest bar stored on,
+        the others for everything.
 
     Returns
     -------
@@ -113,38 +118,116 @@ def daily_ingest_flow(
         A dataset failed. The others were ingested first.
     """
     chosen = settings or load_settings()
-    day = as_day(as_of, "as_of") or scheduled_day(clock or SystemClock())
+    time = clock or SystemClock()
+    day = as_day(as_of, "as_of") or scheduled_day(time, chosen.data.calendar)
     reason = closed(day, chosen.data.calendar)
     if reason is not None:
         skipped = DailyIngest(as_of=day, skipped=reason)
         return skipped_state(skipped, reason) if inside_flow_run() else skipped
     start = None if lookback_days is None else day - timedelta(days=lookback_days)
-    shared: dict[str, Any] = {"settings": chosen, "progress": progress, "clock": clock}
-    stages: tuple[Callable[[], IngestReport], ...] = (
-        lambda: ingest_equity_flow(symbols, start, day, **shared),
-        lambda: ingest_macro_flow(series=series, start_date=start, end_date=day, **shared),
-    )
+    shared: dict[str, Any] = {"start_date": start, "end_date": day, "settings": chosen, "progress": progress, "clock": clock}
     reports: list[IngestReport] = []
-    failures: list[QuantError] = []
-    for stage in stages:
+    failures: dict[str, QuantError] = {}
+    for dataset, stage in _stages(chosen, day, symbols, series, shared).items():
         try:
             reports.append(stage())
-        except QuantError as failure:
-            failures.append(failure)
-    if failures:
-        raise failures[0]
+        except QuantError as problem:
+            failures[dataset] = problem
+    raise_alerts(_troubles(reports, failures, day), chosen, time)
+    for failure in failures.values():
+        raise failure
     return DailyIngest(as_of=day, reports=tuple(reports))
 
 
-def scheduled_day(clock: Clock) -> date:
-    """The New York date this run stands for: of its scheduled start, so that a run made up for later is about its own day."""
+def _stages(
+    settings: Settings, day: date, symbols: Sequence[str] | None, series: Sequence[str] | None, shared: dict[str, Any]
+) -> dict[str, Callable[[], IngestReport]]:
+    """What is ingested, by dataset, in the settings' order."""
+    daily = settings.daily
+
+    def positions() -> IngestReport:
+        from flows.ingest_cot import ingest_cot_flow
+
+        return ingest_cot_flow(daily.markets or None, **shared)
+
+    every: dict[str, Callable[[], IngestReport]] = {
+        "equity": lambda: ingest_equity_flow(symbols or _symbols_of(settings, day), **shared),
+        "macro": lambda: ingest_macro_flow(series=series or daily.series or None, **shared),
+        "options": lambda: ingest_options_flow(daily.underlyings or None, **shared),
+        "cot": positions,
+    }
+    return {dataset: every[dataset] for dataset in daily.datasets}
+
+
+def _symbols_of(settings: Settings, day: date) -> tuple[str, ...] | None:
+    """The settings' symbols and the universe's members on the day; None: all that the source has."""
+    daily = settings.daily
+    if not daily.universe:
+        return daily.symbols or None
+    from lake import open_lake
+    from lake.universe import members
+
+    return tuple(dict.fromkeys((*daily.symbols, *members(open_lake(settings).snapshot(), daily.universe, on=day))))
+
+
+def _troubles(reports: Sequence[IngestReport], failures: Mapping[str, QuantError], day: date) -> list[Alert]:
+    """Alerts of what was refused or failed."""
+    said = day.isoformat()
+    found = [Alert(kind="failed", dataset=of, subject="", message=problem.message, day=said) for of, problem in failures.items()]
+    for report in reports:
+        kinds: tuple[Literal["refused", "failed"], ...] = ("refused", "failed")
+        for kind in kinds:
+            bad = [one for one in report.names if (one.refused if kind == "refused" else one.outcome == "failed")]
+            if len(bad) > _MOST_SUBJECTS:
+                message = f"{len(bad)} names, the first {bad[0].name}: {bad[0].message}"
+                found.append(Alert(kind=kind, dataset=report.dataset, subject="", message=message, day=said))
+            else:
+                found += [
+                    Alert(kind=kind, dataset=report.dataset, subject=one.name, message=one.message or one.outcome, day=said)
+                    for one in bad
+                ]
+    return found
+
+
+@flow(
+    name="watch-data",
+    description="Tell which datasets are less fresh than they should be",
+    withheld=("settings", "clock"),
+)
+def watch_data_flow(*, settings: Settings | None = None, clock: Clock | None = None) -> tuple[Told, ...]:
+    """Tell what is late by now: log, Prefect event, webhook; each dataset or symbol once a session.
+
+    Returns
+    -------
+    tuple of Told
+        What was told now; empty when all is fresh, or was told before.
+    """
+    from flows.freshness import freshness
+
+    chosen = settings or load_settings()
+    time = clock or SystemClock()
+    late = [one for one in freshness(chosen, time) if one.late]
+    day = scheduled_day(time, chosen.data.calendar).isoformat()
+    return raise_alerts(
+        [Alert(kind="late", dataset=one.table, subject="", message=one.message, day=day) for one in late], chosen, time
+    )
+
+
+def scheduled_day(clock: Clock, calendar: str) -> date:
+    """The exchange's date that this run stands for, by its scheduled start, so that a run made up for later is about its own day.
+
+    Before the day's session has closed, that is the session before it.
+    """
+    start = clock.now()
     if inside_flow_run():
         from prefect.runtime import flow_run
 
         planned = flow_run.scheduled_start_time
-        if planned is not None:
-            return datetime.fromisoformat(str(planned)).astimezone(NEW_YORK).date()
-    return clock.now().astimezone(NEW_YORK).date()
+        start = start if planned is None else datetime.fromisoformat(str(planned))
+    day = start.astimezone(time_zone(calendar)).date()
+    if is_session(day, calendar) and start < session_closes(pd.DatetimeIndex([day]), calendar)[0]:
+        return previous_session(day, calendar).date()
+    return day
 
 
 def closed(day: date, calendar: str) -> str | None:
@@ -159,31 +242,31 @@ def skipped_state(result: object, reason: str) -> Any:
 
 
 def deployments(
-    *, schedule: str = DAILY, lookback_days: int | None = None, paused: bool = False, pool: str | None = None
+    *, lookback_days: int | None = None, paused: bool = False, pool: str | None = None, settings: Settings | None = None
 ) -> list[RunnerDeployment]:
-    """The deployments, each with its schedule.
+    """The deployments, each with its schedule: times of day of `settings.daily`, on the exchange's days of trading, in its zone.
 
     Parameters
     ----------
-    schedule : str
-        Cron, New York time.
     paused : bool
         Made, but not started by the clock.
     pool : str, optional
         The work pool whose workers run them.
     """
-    from prefect.schedules import Cron
-    from prefect.types.entrypoint import EntrypointType
-
     from flows.daily import daily_research_flow
 
-    def deploy(chain: Any, about: str, tag: str, active: bool) -> Any:
+    chosen = settings or load_settings()
+    parameters: dict[str, Any] = {} if lookback_days is None else {"lookback_days": lookback_days}
+
+    def deploy(chain: Any, name: str, about: str, times: Sequence[str], active: bool = True, **given: Any) -> Any:
+        from prefect.types.entrypoint import EntrypointType
+
         return chain.to_deployment(
-            name="after-the-close",
-            schedule=Cron(schedule, timezone="America/New_York", active=active),
-            parameters={} if lookback_days is None else {"lookback_days": lookback_days},
+            name=name,
+            schedules=[_cron(at, chosen.data.calendar, active) for at in times],
+            parameters=given,
             description=about,
-            tags=["quantrail", tag],
+            tags=["quantrail", chain.name],
             concurrency_limit=1,
             paused=paused,
             work_pool_name=pool,
@@ -195,7 +278,21 @@ def deployments(
     alone = (
         "The ingest alone, to be started by hand; the research chain begins with it. Switch its schedule on instead of the other's."
     )
-    return [deploy(daily_research_flow, research, "research", True), deploy(daily_ingest_flow, alone, "ingest", False)]
+    watch = "Tell what is late by then: log, Prefect event, webhook."
+    return [
+        deploy(daily_research_flow, "after-the-close", research, [chosen.daily.at], **parameters),
+        deploy(daily_ingest_flow, "after-the-close", alone, [chosen.daily.at], active=False, **parameters),
+        deploy(watch_data_flow, "watch", watch, chosen.daily.watch_at),
+    ]
+
+
+def _cron(at: str, calendar: str, active: bool) -> Any:
+    """A time of day, in the exchange's zone, on the days of the week on which it trades; holidays are skipped by the flow."""
+    from prefect.schedules import Cron
+
+    hour, minute = (int(part) for part in at.split(":"))
+    days = ",".join(str(day % 7) for day in trading_weekdays(SystemClock().now().date(), calendar))  # cron's Sunday is 0
+    return Cron(f"{minute} {hour} * * {days}", timezone=str(time_zone(calendar)), active=active)
 
 
 def require_api(what: str) -> None:
@@ -213,9 +310,7 @@ def require_api(what: str) -> None:
         )
 
 
-def apply_schedules(
-    *, pool: str = POOL, schedule: str = DAILY, lookback_days: int | None = None, paused: bool = False
-) -> list[str]:
+def apply_schedules(*, pool: str = POOL, lookback_days: int | None = None, paused: bool = False) -> list[str]:
     """Make or bring up to date deployments and vendor limits on the server, for workers of `pool`; return the full names.
 
     The pool is made when there is none; a limit that someone changed on the page is set back to the settings'
@@ -229,7 +324,7 @@ def apply_schedules(
     require_api("scheduling")
     _make_pool(pool)
     _limit_vendors(load_settings())
-    made = deployments(schedule=schedule, lookback_days=lookback_days, paused=paused, pool=pool)
+    made = deployments(lookback_days=lookback_days, paused=paused, pool=pool)
     for deployment in made:
         deployment.apply()
     return [f"{deployment.flow_name}/{deployment.name}" for deployment in made]
@@ -237,9 +332,9 @@ def apply_schedules(
 
 def vendor_limits(settings: Settings) -> dict[str, int]:
     """How many requests each source may be asked at the same time, by the tag its fetching tasks carry."""
-    from flows.sources.base import source_names
+    from flows.sources.base import DATASETS, source_names
 
-    names = {name for dataset in ("equity", "macro", "options") for name in source_names(dataset)}
+    names = {name for dataset in DATASETS for name in source_names(dataset)}
     return {f"vendor:{name}": settings.data.requests_at_once for name in sorted(names)}
 
 

@@ -1,4 +1,4 @@
-"""A scheduled deployment fires by itself; a day without a session is skipped and says so."""
+"""A scheduled deployment fires by itself; a day without a session is skipped; what was refused, failed or late is told."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ import pytest
 from config.clock import FixedClock
 from config.errors import InputError
 from config.settings import load_settings
-from flows.schedules import apply_schedules, daily_ingest_flow, deployments, serve_schedules
+from flows.alerts import alerts_of
+from flows.ingest_equity import ingest_equity_flow
+from flows.schedules import apply_schedules, daily_ingest_flow, deployments, scheduled_day, serve_schedules
+from flows.sources.base import DATASETS, source_names
 from flows.worker import run_worker
 from lake import open_lake
 from tests.flows.conftest import PrefectServer
@@ -44,15 +47,63 @@ def test_a_day_without_a_session_is_skipped_with_the_reason() -> None:
     assert not open_lake(load_settings()).tables()
 
 
-def test_the_deployment_runs_on_weekdays_in_new_york_and_names_its_flow_by_module() -> None:
-    research, ingest = deployments(lookback_days=10)
+def test_the_deployments_run_on_the_exchanges_days_in_its_zone_and_name_their_flows_by_module() -> None:
+    research, ingest, watch = deployments(lookback_days=10)
     for made, active in ((research, True), (ingest, False)):
         (schedule,) = made.schedules
-        assert (schedule.schedule.cron, schedule.schedule.timezone) == ("30 18 * * 1-5", "America/New_York")
+        assert (schedule.schedule.cron, schedule.schedule.timezone) == ("30 18 * * 1,2,3,4,5", "America/New_York")
         assert schedule.active is active  # the chain begins with the ingest: both would ask every source twice
         assert made.parameters == {"lookback_days": 10}
+    assert [one.schedule.cron for one in watch.schedules] == ["0 8 * * 1,2,3,4,5", "0 21 * * 1,2,3,4,5"]
     assert research.entrypoint == "flows.daily.daily_research_flow"
     assert ingest.entrypoint == "flows.schedules.daily_ingest_flow"
+    assert watch.entrypoint == "flows.schedules.watch_data_flow"
+
+
+def test_another_exchange_has_its_own_zone_and_a_market_that_never_closes_every_day() -> None:
+    (tokyo,) = deployments(settings=load_settings({"data.calendar": "XTKS", "daily.at": "16:05"}))[0].schedules
+    assert (tokyo.schedule.cron, tokyo.schedule.timezone) == ("5 16 * * 1,2,3,4,5", "Asia/Tokyo")
+    (always,) = deployments(settings=load_settings({"data.calendar": "24/7", "daily.at": "00:30"}))[0].schedules
+    assert (always.schedule.cron, always.schedule.timezone) == ("30 0 * * 1,2,3,4,5,6,0", "UTC")
+
+
+@pytest.mark.parametrize(
+    ("calendar", "now", "day"),
+    [
+        ("XNYS", datetime(2019, 1, 1, 2, tzinfo=UTC), date(2018, 12, 31)),  # the evening of a session in New York
+        ("XNYS", datetime(2018, 12, 31, 20, tzinfo=UTC), date(2018, 12, 28)),  # 15:00: still open, so the Friday before
+        ("XNYS", datetime(2018, 12, 24, 18, 30, tzinfo=UTC), date(2018, 12, 24)),  # a half day, closed at 13:00
+        ("XNYS", datetime(2018, 12, 25, 23, tzinfo=UTC), date(2018, 12, 25)),  # Christmas, which `closed` then skips
+        ("24/7", datetime(2018, 12, 31, 0, 30, tzinfo=UTC), date(2018, 12, 30)),
+        ("XTKS", datetime(2018, 12, 28, 7, tzinfo=UTC), date(2018, 12, 28)),  # 16:00 in Tokyo, after the close
+    ],
+)
+def test_a_run_is_about_the_newest_session_that_has_closed_by_its_start(calendar: str, now: datetime, day: date) -> None:
+    assert scheduled_day(FixedClock(now), calendar) == day
+
+
+def test_what_came_while_nothing_ran_is_there_after_the_next_run(tmp_path: Path) -> None:
+    file = tmp_path / "bars.csv"
+    head = "symbol,date,open,high,low,close,volume\n"
+    rows = [f"A,2018-12-{d},10,11,9,10.{d},100\n" for d in (20, 21, 24, 26, 27, 28, 31)]
+    settings = load_settings({"data.equity": ["files"], "daily.datasets": ["equity"], "home": tmp_path / "home"})
+    file.write_text(head + "".join(rows[:1]))
+    first = ingest_equity_flow(["A"], path=str(file), settings=settings)
+    assert first.total.new == 1
+    file.write_text(head + "".join(rows))
+    after = ingest_equity_flow(["A"], None, "2018-12-31", path=str(file), settings=settings)
+    assert (after.total.new, after.total.unchanged, after.gaps) == (6, 1, 0)
+
+
+def test_refused_rows_and_a_failed_dataset_are_told_and_the_other_datasets_are_ingested(tmp_path: Path) -> None:
+    settings = load_settings({"data.macro": ["files"], "home": tmp_path / "home"})
+    clock = FixedClock(datetime(2019, 1, 1, 2, tzinfo=UTC))
+    with pytest.raises(InputError, match="path"):  # the source of files is told no file
+        daily_ingest_flow(symbols=["SP500"], lookback_days=10, settings=settings, clock=clock)
+    assert open_lake(settings).snapshot().read("equity_bars").num_rows == 6
+    (told,) = alerts_of(settings)
+    assert (told.alert.kind, told.alert.dataset, told.alert.day) == ("failed", "macro", "2018-12-31")
+    assert told.at == "2019-01-01T02:00:00+00:00"
 
 
 @pytest.mark.parametrize("act", [apply_schedules, serve_schedules, run_worker])
@@ -114,10 +165,10 @@ def test_a_worker_does_what_its_pool_hands_out(prefect_server: PrefectServer, tm
         assert deployment["paused"] is True
         (schedule,) = deployment["schedules"]
         assert schedule["schedule"]["timezone"] == "America/New_York"
-        assert schedule["active"] is ("research" in deployment["tags"])
+        assert schedule["active"] is ("daily-research" in deployment["tags"])
     limits = [(one["name"], one["limit"]) for one in prefect_server.ask("v2/concurrency_limits/filter")]
     assert sorted(one for one in limits if one[1] == load_settings().data.requests_at_once) == [
-        (f"tag:vendor:{source}", 2) for source in ("bundled", "files", "modelled")
+        (f"tag:vendor:{source}", 2) for source in sorted({name for of in DATASETS for name in source_names(of)})
     ]
     rows = open_lake(load_settings({"home": home})).snapshot().read("equity_bars", columns=["session"])
     assert rows.num_rows == 5031

@@ -8,7 +8,7 @@ from flows.schedules import apply_schedules
 from flows.worker import run_worker
 
 if __name__ == "__main__":
-    research, ingest = apply_schedules(paused=True)
-    assert apply_schedules(paused=True) == [research, ingest]  # again: brought up to date, not doubled
+    research, *others = apply_schedules(paused=True)
+    assert apply_schedules(paused=True) == [research, *others]  # again: brought up to date, not doubled
     run_deployment(research, parameters={"as_of": "2018-12-31", "symbols": ["SP500"], "series": ["AAA"]}, timeout=0)
     run_worker(run_once=True)
