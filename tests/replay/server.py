@@ -327,7 +327,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing now resets
 
     def _send(self, answer: Reply, *, promised: int | None = None, sent: bytes | None = None) -> None:
-        self.send_response(answer.status)
+        self.send_response_only(answer.status)
+        if not any(name.lower() == "date" for name, _ in answer.headers):  # a recorded Date is the moment of that answer
+            self.send_header("Date", self.date_time_string())
         self.send_header("Content-Type", answer.content_type)
         for name, value in answer.headers:
             self.send_header(name, value)
