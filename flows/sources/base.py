@@ -212,7 +212,12 @@ _REGISTRY: dict[tuple[str, DatasetName], str] = {
     ("bundled", "macro"): "flows.sources.bundled:BundledMacro",
     ("files", "equity"): "flows.sources.files:EquityFiles",
     ("files", "macro"): "flows.sources.files:MacroFiles",
+    ("fred", "macro"): "flows.sources.fred:FredMacro",
+    ("cftc", "cot"): "flows.sources.cftc:CftcPositions",
+    ("cboe", "equity"): "flows.sources.cboe:CboeIndices",
     ("modelled", "options"): "flows.sources.modelled_options:ModelledOptions",
+    ("tradier", "equity"): "flows.sources.tradier:TradierEquity",
+    ("tradier", "options"): "flows.sources.tradier:TradierOptions",
 }
 
 
