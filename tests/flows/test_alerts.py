@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +20,7 @@ from config.clock import FixedClock
 from config.errors import ConfigError, IntegrityError
 from config.settings import Settings, load_settings
 from flows.alerts import Alert, alerts_of, raise_alerts
+from tests.flows.conftest import PrefectServer
 
 CLOCK = FixedClock(datetime(2024, 3, 5, 2, tzinfo=UTC))
 LATE = Alert(kind="late", dataset="equity", subject="SPY", message="two sessions behind", day="2024-03-04")
@@ -135,3 +139,29 @@ def test_a_webhook_belongs_into_the_environment_not_into_a_file(tmp_path: Path) 
     file.write_text("credentials: {alert_webhook: 'http://127.0.0.1/x'}\n")
     with pytest.raises(ConfigError, match="QUANT_ALERT_WEBHOOK"):
         load_settings(environ={"QUANT_CONFIG": str(file)})
+
+
+@pytest.mark.prefect_server
+def test_with_a_prefect_server_an_alert_is_an_event_there(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    program = (
+        "from config.clock import FixedClock; from config.settings import load_settings; from datetime import UTC, datetime\n"
+        "from flows.alerts import Alert, raise_alerts\n"
+        "late = Alert(kind='late', dataset='equity', subject='SPY', message='two sessions behind', day='2024-03-04')\n"
+        "(told,) = raise_alerts([late], load_settings(), FixedClock(datetime(2024, 3, 5, 2, tzinfo=UTC)))\n"
+        "print(told.alert.id, *told.channels)"
+    )
+    environment = {**prefect_server.environment(tmp_path / "home"), "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    alert_id, *channels = done.stdout.split()
+    assert channels == ["log", "prefect"]
+    question = {"filter": {"event": {"name": ["quantrail.data.late"]}}}
+    until = time.monotonic() + 30
+    while not (found := prefect_server.ask("events/filter", question)["events"]) and time.monotonic() < until:
+        time.sleep(0.5)
+    (event,) = found
+    assert event["resource"]["prefect.resource.id"] == "quantrail.dataset.equity"
+    assert event["payload"]["alert_id"] == alert_id
+    assert event["payload"]["message"] == "two sessions behind"
