@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ from config.errors import InputError
 from config.settings import Settings
 from config.tables import TABLES, TableSpec, table_spec
 from lake.delta import TableVersion, open_table, table_names, version_state
+from lake.place import Place, find
 from lake.raw import RawStore
 from lake.reading import Tables
 from lake.snapshot import Snapshot, load, newest_name, publish, published
@@ -29,7 +29,7 @@ _MISREAD = frozenset("%[]\\|^")  # measured with deltalake 1.6.6: decoded twice,
 class _Newest(Tables):
     """Every table at its newest committed version, published or not."""
 
-    root: Path
+    root: Place
     tables: Mapping[str, TableVersion]
     cache: dict[str, Any] = field(default_factory=dict)
 
@@ -39,17 +39,18 @@ class _Newest(Tables):
 
 @dataclass(frozen=True, slots=True)
 class Lake:
-    """A folder of tables. It holds no connection and no lock, so threads may share it and processes open their own.
+    """A folder of tables, on this machine or in a bucket. It holds no connection and no lock, so threads may share it and
+    processes open their own.
 
     Parameters
     ----------
-    root : Path
-        Made by the first write.
+    root : Path or Bucket
+        A folder is made by the first write; a bucket must be there.
     write_attempts : int
         How often a write that lost a race is tried again.
     """
 
-    root: Path
+    root: Place
     write_attempts: int = 20
 
     @property
@@ -147,6 +148,13 @@ class Lake:
         """
         return self._newest(table).read(table, where=where, start=start, end=end, as_of=as_of, columns=columns)
 
+    def sql_latest(self, query: str, table: str) -> pa.Table:
+        """Run one SELECT over one table at its newest committed version, published or not: for counts and spans of what is stored.
+
+        Errors are those of `Snapshot.sql`.
+        """
+        return self._newest(table).sql(query)
+
     def tables(self) -> dict[str, TableVersion]:
         """Return the newest committed version of every table that holds rows, bookkeeping tables too."""
         found: dict[str, TableVersion] = {}
@@ -167,4 +175,6 @@ class Lake:
 
 def open_lake(settings: Settings) -> Lake:
     """Open the lake of these settings. Nothing is made until something is written."""
-    return Lake(settings.lake_path, settings.lake.write_attempts)
+    home = settings.home_path
+    root = find(settings.lake_address, kept_in=home / "cache" / "lake", kept_bytes=int(settings.lake.cache_gb * 1e9))
+    return Lake(root, settings.lake.write_attempts)
