@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
+from config.addresses import has_password, object_store, without_password
 from config.conventions import Convention
 from config.errors import ConfigError, did_you_mean
 
@@ -40,6 +41,7 @@ USER_FILE = "quantrail.yaml"
 NAMED_VARIABLES: dict[str, tuple[str, ...]] = {
     "QUANT_HOME": ("home",),
     "MLFLOW_TRACKING_URI": ("tracking", "uri"),
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL": ("ui", "prefect_database"),
     "FRED_API_KEY": ("credentials", "fred"),
     "TRADIER_API_KEY": ("credentials", "tradier"),
     "POLYGON_API_KEY": ("credentials", "polygon"),
@@ -60,7 +62,8 @@ class _Section(BaseModel):
 class DataSettings(_Section):
     """Which sources each dataset is asked of, in order, how politely, and how far back they are asked again.
 
-    `addresses` names another base address for a source; `seconds_between_requests` is the least time between two requests to it.
+    `addresses` names another base address for a source; `seconds_between_requests` is the least time between two requests to it;
+    `source_options` holds the options of a source that a chain of sources or a schedule shall use.
     """
 
     equity: tuple[str, ...]
@@ -72,6 +75,7 @@ class DataSettings(_Section):
     timeout_seconds: float = Field(gt=0, le=3600)
     seconds_between_requests: dict[str, float]
     addresses: dict[str, str]
+    source_options: dict[str, dict[str, Any]]
     overlap_sessions: int = Field(ge=0, le=10_000)
 
 
@@ -93,16 +97,23 @@ class DailySettings(_Section):
 
 
 class LakeSettings(_Section):
-    """Where the lake is and how often a colliding write is tried again."""
+    """Where the lake is, how often a colliding write is tried again, and how much of a bucket's files is kept on this machine."""
 
     path: str
     write_attempts: int = Field(ge=1, le=1000)
+    cache_gb: float = Field(gt=0)
+
+    @field_validator("path")
+    @classmethod
+    def _is_a_place(cls, path: str) -> str:
+        object_store(path)
+        return path
 
 
 class TrackingSettings(_Section):
     """Where MLflow keeps its runs and its artefacts."""
 
-    uri: str
+    uri: str = Field(repr=False)
     artifacts: str
 
 
@@ -159,11 +170,12 @@ class RiskSettings(_Section):
 
 
 class UiSettings(_Section):
-    """Where `quant ui` listens; loopback unless changed on purpose."""
+    """Where `quant ui` listens (loopback unless changed on purpose), and the database of its Prefect server."""
 
     host: str
     prefect_port: int = Field(ge=0, le=65535)
     mlflow_port: int = Field(ge=0, le=65535)
+    prefect_database: str = Field(repr=False)
 
 
 class CredentialSettings(_Section):
@@ -201,9 +213,11 @@ class Settings(_Section):
         return self.home.expanduser().absolute()
 
     @property
-    def lake_path(self) -> Path:
-        """The lake's folder, absolute."""
-        return Path(self.lake.path).expanduser().absolute() if self.lake.path else self.home_path / "lake"
+    def lake_address(self) -> str:
+        """Where the lake is: ``s3://bucket/prefix`` as set, else a folder, absolute."""
+        if object_store(self.lake.path) is not None:
+            return self.lake.path.rstrip("/")
+        return str(Path(self.lake.path).expanduser().absolute() if self.lake.path else self.home_path / "lake")
 
     @property
     def tracking_uri(self) -> str:
@@ -248,6 +262,7 @@ def load_settings(overrides: Mapping[str, Any] | None = None, *, environ: Mappin
                 f"{user_file}: credentials do not belong in a file (section 'credentials')",
                 remedy=f"set them in the environment: {', '.join(n for n, p in NAMED_VARIABLES.items() if p[0] == 'credentials')}",
             )
+        _refuse_passwords(given, user_file)
         layers.append((str(user_file), given))
     layers.append(("the environment", _environment(env, defaults)))
     if overrides:
@@ -260,9 +275,21 @@ def load_settings(overrides: Mapping[str, Any] | None = None, *, environ: Mappin
     except ValidationError as problem:
         first = problem.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        shown = "" if key.startswith("credentials") else f" (found {first['input']!r})"
+        shown = "" if key.startswith("credentials") else f" (found {without_password(repr(first['input']))})"
         place = next((origin[k] for k in (key, *_parents(key)) if k in origin), str(DEFAULTS))
         raise ConfigError(f"{place}: {key}: {first['msg']}{shown}", remedy="config/defaults.yaml lists every setting") from None
+
+
+def _refuse_passwords(tree: Mapping[str, Any], path: Path, prefix: str = "") -> None:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            _refuse_passwords(value, path, f"{prefix}{key}.")
+        elif isinstance(value, str) and has_password(value):
+            raise ConfigError(
+                f"{path}: {prefix}{key} is an address with a password in it, and passwords do not belong in a file",
+                remedy="give the address in the environment (MLFLOW_TRACKING_URI, PREFECT_SERVER_DATABASE_CONNECTION_URL, "
+                "QUANT_<SECTION>__<KEY>), or leave the password to PGPASSWORD or ~/.pgpass",
+            )
 
 
 def _parents(key: str) -> list[str]:

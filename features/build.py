@@ -171,7 +171,7 @@ def build_features_flow(
     progress.stage("features", len(blocks))
     done: list[_Block] = []
     for block in blocks:
-        done.append(_build_block(str(lake.root), lake.write_attempts, plan, block, recorded_at))
+        done.append(_build_block(lake, plan, block, recorded_at))
         progress.advance()
     return _shown(_record(record, plan, done, lake.publish()))
 
@@ -191,9 +191,8 @@ def _shown(build: FeatureBuild) -> FeatureBuild:
 
 
 @step(name="build-feature-block", retries=2, run_name=lambda given: f"compute {some_of(given['symbols'])}")
-def _build_block(lake_root: str, write_attempts: int, plan: _Plan, symbols: tuple[str, ...], recorded_at: datetime) -> _Block:
+def _build_block(lake: Lake, plan: _Plan, symbols: tuple[str, ...], recorded_at: datetime) -> _Block:
     """Read the block's panel, compute, cut to the window, write."""
-    lake = Lake(Path(lake_root), write_attempts)
     panel, known_at = read_panel(lake.snapshot(plan.snapshot_id), replace(plan.request, symbols=symbols))
     values = compute(panel, plan.chosen.names)
     window = slice(None if plan.start is None else pd.Timestamp(plan.start), None if plan.end is None else pd.Timestamp(plan.end))

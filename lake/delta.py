@@ -1,4 +1,4 @@
-"""One Delta table: its folder, its versions, what each commit says about the content, and the syncing that delta-rs leaves out."""
+"""One Delta table: its place, its versions, what each commit says about the content, and the syncing that delta-rs leaves out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from config.errors import IntegrityError
 from config.hashing import canonical_json
 from config.tables import CLOCKS, TABLES, TableSpec
 from lake.chain import EMPTY
-from lake.failures import first_line, refused_by_disk, storage_errors
-from lake.files import make_folder, sync
+from lake.failures import first_line, refused_by_storage, storage_errors
+from lake.files import sync
+from lake.place import Place, data_file, delta_at, holds_table, prepare, read, tables_in
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -66,7 +67,7 @@ class TableVersion:
     revised: int
 
 
-def open_table(path: Path, version: int | None = None) -> DeltaTable | None:
+def open_table(path: Place, version: int | None = None) -> DeltaTable | None:
     """Open a table at its newest version, or at the one given; None where nothing was ever written.
 
     Raises
@@ -79,15 +80,16 @@ def open_table(path: Path, version: int | None = None) -> DeltaTable | None:
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError, TableNotFoundError
 
-    if not (path / "_delta_log").is_dir():
+    if not holds_table(path):
         return None
+    where, options = delta_at(path)
     with storage_errors(f"open the table {path.name}", path):
         try:
-            return DeltaTable(path, version=version)
+            return DeltaTable(where, version=version, storage_options=options)
         except TableNotFoundError:
             return None
         except DeltaError as problem:
-            if refused_by_disk(problem):
+            if refused_by_storage(problem):
                 raise
             raise IntegrityError(
                 f"the log of the table in {path} is damaged: {first_line(problem)}",
@@ -95,7 +97,7 @@ def open_table(path: Path, version: int | None = None) -> DeltaTable | None:
             ) from problem
 
 
-def create_table(path: Path, spec: TableSpec, schema: pa.Schema) -> DeltaTable:
+def create_table(path: Place, spec: TableSpec, schema: pa.Schema) -> DeltaTable:
     """Make the table with its first, empty version; when another process was quicker, open that one."""
     from deltalake import CommitProperties, DeltaTable
     from deltalake.exceptions import CommitFailedError, DeltaError
@@ -109,12 +111,14 @@ def create_table(path: Path, spec: TableSpec, schema: pa.Schema) -> DeltaTable:
         "provenance": spec.provenance,
         "doc": spec.doc,
     }
+    where, options = delta_at(path)
     with storage_errors(f"create the table {spec.name}", path):
-        make_folder(path)
+        prepare(path)
         try:
             table = DeltaTable.create(
-                path,
+                where,
                 schema,
+                storage_options=options,
                 mode="error",
                 partition_by=[name for name, _ in spec.partition_by],
                 configuration=_CONFIGURATION,
@@ -148,24 +152,23 @@ def spec_of(name: str, table: DeltaTable) -> TableSpec:
     )
 
 
-def data_files(path: Path, table: DeltaTable) -> list[str]:
-    """The Parquet files of the opened version, as plain paths, sorted."""
+def data_files(path: Place, table: DeltaTable) -> list[str]:
+    """The Parquet files of the opened version, as `lake.query.scan` takes them, sorted."""
     added = pa.table(table.get_add_actions(flatten=True))
-    return sorted(str(path / unquote(file)) for file in added["path"].to_pylist())
+    return sorted(data_file(path, file) for file in added["path"].to_pylist())
 
 
-def table_names(root: Path) -> list[str]:
+def table_names(root: Place) -> list[str]:
     """Every table that has a folder in the lake, sorted; feature tables as ``features/<version>``."""
-    logs = [*root.glob("*/_delta_log"), *root.glob("features/*/_delta_log")]
-    return sorted(log.parent.relative_to(root).as_posix() for log in logs)
+    return tables_in(root)
 
 
-def log_path(path: Path, version: int) -> Path:
+def log_path(path: Place, version: int) -> Place:
     """The log entry of one version."""
     return path / "_delta_log" / f"{version:020d}.json"
 
 
-def version_state(path: Path, table: DeltaTable) -> TableVersion:
+def version_state(path: Place, table: DeltaTable) -> TableVersion:
     """What the newest commit up to the opened version says about the content.
 
     Commits that bring no rows (another tool's compaction, an entry cut off by a power failure before it was acknowledged)
@@ -200,23 +203,27 @@ def version_state(path: Path, table: DeltaTable) -> TableVersion:
     )
 
 
-def _log_actions(path: Path, version: int) -> Iterator[dict[str, Any]]:
+def _log_actions(path: Place, version: int) -> Iterator[dict[str, Any]]:
     entry = log_path(path, version)
-    try:
-        text = entry.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise IntegrityError(f"the log entry {entry} is gone", remedy="restore the folder from a backup") from None
-    for line in text.splitlines():
+    data = read(entry)
+    if data is None:
+        raise IntegrityError(f"the log entry {entry} is gone", remedy="restore the folder from a backup")
+    for line in data.splitlines():
         try:
             yield json.loads(line)
-        except json.JSONDecodeError as problem:
+        except ValueError as problem:  # no JSON, or no UTF-8
             raise IntegrityError(
                 f"the log entry {entry} is damaged: {problem}", remedy="restore the folder from a backup"
             ) from problem
 
 
-def sync_commit(path: Path, version: int) -> None:
-    """Force a commit to the disk: its new files, their folders, its log entry, a checkpoint made with it, the log's folder."""
+def sync_commit(path: Place, version: int) -> None:
+    """Force a commit to the disk: its new files, their folders, its log entry, a checkpoint made with it, the log's folder.
+
+    An object store has acknowledged each of them; there is nothing left to do.
+    """
+    if not isinstance(path, Path):
+        return
     folders: set[Path] = set()
     for action in _log_actions(path, version):
         if "add" in action:
@@ -225,7 +232,7 @@ def sync_commit(path: Path, version: int) -> None:
                 sync(file)
             folders |= {file.parent, path}
     log = path / "_delta_log"
-    for entry in (log_path(path, version), log / "_last_checkpoint", *log.glob(f"{version:020d}.checkpoint*")):
+    for entry in (log / f"{version:020d}.json", log / "_last_checkpoint", *log.glob(f"{version:020d}.checkpoint*")):
         if entry.exists():
             sync(entry)
     for folder in (*folders, log, path):

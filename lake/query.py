@@ -13,6 +13,7 @@ import duckdb
 from config.clock import require_utc
 from config.errors import InputError, UnknownNameError, did_you_mean
 from config.tables import TableSpec
+from lake.bucket import on_disk
 
 __all__ = ["connect", "filters", "literal", "names", "newest", "quoted", "scan"]
 
@@ -70,8 +71,8 @@ def _utc(moment: datetime) -> datetime:
 
 
 def scan(files: Sequence[str]) -> str:
-    """A FROM item over exactly these files."""
-    return f"read_parquet([{', '.join(literal(_no_glob(file)) for file in files)}], hive_partitioning=false)"
+    """A FROM item over exactly these files; those of a bucket are fetched, and kept on this machine."""
+    return f"read_parquet([{', '.join(literal(_no_glob(file)) for file in on_disk(files))}], hive_partitioning=false)"
 
 
 def _no_glob(file: str) -> str:

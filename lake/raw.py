@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from config.errors import InputError, IntegrityError, UnknownNameError
 from config.hashing import sha256_bytes
+from lake.bucket import Bucket
 from lake.failures import storage_errors
-from lake.files import write_whole
+from lake.place import Place, read, write
 
 __all__ = ["RawStore"]
 
 
 @dataclass(frozen=True, slots=True)
 class RawStore:
-    """A folder of answers, each in a file named by its hash. Storing the same bytes twice stores them once.
+    """A folder of answers, each in a file (or object) named by its hash. Storing the same bytes twice stores them once.
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or Bucket
         Made when the first answer is stored.
     """
 
-    folder: Path
+    folder: Place
 
     def put(self, data: bytes) -> str:
         """Store bytes; return their SHA-256 (64 hex digits).
 
-        On return they are on the disk. A damaged file of the same name is replaced.
+        On return they are safe. A damaged file of the same name is replaced.
 
         Raises
         ------
@@ -39,8 +39,11 @@ class RawStore:
         name = sha256_bytes(data)
         path = self.folder / name
         with storage_errors("store a source's answer", self.folder):
-            if not (path.is_file() and path.stat().st_size == len(data) and sha256_bytes(path.read_bytes()) == name):
-                write_whole(path, data)
+            if isinstance(path, Bucket) and path.write_new(data):
+                return name
+            kept = read(path)
+            if kept is None or sha256_bytes(kept) != name:
+                write(path, data)
         return name
 
     def get(self, name: str) -> bytes:
@@ -58,13 +61,13 @@ class RawStore:
             It cannot be read.
         """
         path = self._path(name)
-        if not path.is_file():
+        with storage_errors("read a source's answer", self.folder):
+            data = read(path)
+        if data is None:
             raise UnknownNameError(
                 f"no answer with SHA-256 {name} is stored in {self.folder}",
                 remedy="ingest it again, or look in the lake it came from",
             )
-        with storage_errors("read a source's answer", self.folder):
-            data = path.read_bytes()
         found = sha256_bytes(data)
         if found != name:
             raise IntegrityError(
@@ -74,9 +77,9 @@ class RawStore:
         return data
 
     def __contains__(self, name: str) -> bool:
-        return self._path(name).is_file()
+        return self._path(name).exists()
 
-    def _path(self, name: str) -> Path:
+    def _path(self, name: str) -> Place:
         if not re.fullmatch(r"[0-9a-f]{64}", name):
             raise InputError(f"{name!r} is not a SHA-256: 64 lower-case hex digits")
         return self.folder / name

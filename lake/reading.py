@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -14,9 +13,11 @@ import pyarrow as pa
 
 from config.errors import InputError, IntegrityError, StorageError, UnknownNameError, did_you_mean
 from config.tables import TABLES, TableSpec
+from lake.bucket import on_disk
 from lake.chain import EMPTY, add, rows_digest
 from lake.delta import PHYSICAL, TableVersion, data_files, open_table, spec_of, version_state
 from lake.failures import first_line, storage_errors
+from lake.place import Place
 from lake.query import check_columns, connect, filters, names, newest, quoted, scan
 
 __all__ = ["BOOKKEEPING", "Tables"]
@@ -30,7 +31,7 @@ class Tables(ABC):
     """What can be asked of a set of tables at fixed versions. `Snapshot` pins them; `Lake.read_latest` takes the newest."""
 
     __slots__ = ()
-    root: Path
+    root: Place
     tables: Mapping[str, TableVersion]
     cache: dict[str, Any]
 
@@ -155,6 +156,7 @@ class Tables(ABC):
         spec, at, files = self._files(table)
         if at is None:
             return
+        files = on_disk(files, again=True)
         schema = pa.schema([*spec.schema, PHYSICAL[0]])
         chain = EMPTY
         with self._reading(spec.name), connect() as con:
@@ -238,14 +240,14 @@ class Tables(ABC):
             ) from problem
 
 
-def _newest_files(root: Path, name: str) -> tuple[TableSpec, TableVersion | None, list[str]]:
+def _newest_files(root: Place, name: str) -> tuple[TableSpec, TableVersion | None, list[str]]:
     table = open_table(root / name)
     if table is None:
         return TABLES[name], None, []
     return TABLES[name], version_state(root / name, table), data_files(root / name, table)
 
 
-def _files_at(root: Path, name: str, at: TableVersion) -> tuple[TableSpec, TableVersion | None, list[str]]:
+def _files_at(root: Place, name: str, at: TableVersion) -> tuple[TableSpec, TableVersion | None, list[str]]:
     with storage_errors(f"open the table {name} at version {at.version}", root / name):
         table = open_table(root / name, at.version)
     if table is None:

@@ -1,6 +1,7 @@
 """Exact states of the lake: small published files, named by a digest of what the tables hold.
 
-1. `publish` collects each data table's newest version (`_collect`), under a lock so that states are published in order.
+1. `publish` collects each data table's newest version (`_collect`), in such a way that states are published in order: in a folder
+   under a lock (`_publish_in_folder`), in a bucket by who puts the next of a numbered row first (`_publish_in_bucket`).
 2. `_sync` forces what they are made of to the disk, whoever wrote it.
 3. `snapshot_id` digests the tables' chains; the file is written whole (`lake.files.write_whole`), then the pointer to the newest.
 4. `load` reads a file back and verifies it; `Snapshot` reads the tables at exactly its versions.
@@ -14,22 +15,27 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from config.errors import IntegrityError, UnknownNameError, did_you_mean
+from config.errors import IntegrityError, LockHeldError, UnknownNameError, did_you_mean
 from config.hashing import canonical_json, digest, short
 from config.locks import exclusive
+from lake.bucket import Bucket
 from lake.delta import TableVersion, open_table, sync_commit, table_names, version_state
 from lake.failures import storage_errors
 from lake.files import write_whole
+from lake.place import Place
 from lake.reading import BOOKKEEPING, Tables
 
 __all__ = ["Snapshot", "load", "newest_name", "publish", "published", "snapshot_id"]
 
 _FORMAT = 1
 _PUBLISH_WAIT_SECONDS = 60.0
+_PUBLISH_ATTEMPTS = 200
+_READ_AT_ONCE = 8
 _LOST = "restore it from a backup; or delete it and NEWEST beside it, and run any ingest again: equal rows get the same id"
 
 
@@ -47,7 +53,7 @@ class Snapshot(Tables):
         The snapshot published before this one.
     """
 
-    root: Path
+    root: Place
     id: str
     tables: Mapping[str, TableVersion]
     parent: str | None = None
@@ -85,31 +91,38 @@ def snapshot_id(tables: Mapping[str, TableVersion]) -> str:
     return short(digest({name: at.chain for name, at in tables.items()}))
 
 
-def publish(root: Path) -> Snapshot:
+def publish(root: Place) -> Snapshot:
     """Name the newest state of every data table; see `lake.store.Lake.publish`."""
+    if isinstance(root, Bucket):
+        return _publish_in_bucket(root)
     folder = root / "snapshots"
     with (
         storage_errors("publish a snapshot", folder),
         exclusive(folder / ".lock", "a publication", wait_seconds=_PUBLISH_WAIT_SECONDS),
     ):
-        tables = _collect(root)
-        name, newest = snapshot_id(tables), newest_name(root)
-        if name == newest:
-            return load(root)
-        _sync(root, tables, {} if newest is None else load(root, newest).tables)
-        if not _file(root, name).exists():
-            content = {
-                "format": _FORMAT,
-                "id": name,
-                "parent": newest,
-                "tables": {n: asdict(at) for n, at in sorted(tables.items())},
-            }
-            write_whole(_file(root, name), canonical_json({**content, "sha256": digest(content)}).encode())
-        write_whole(folder / "NEWEST", name.encode())
-        return load(root, name)
+        return _publish_in_folder(root)
 
 
-def _collect(root: Path) -> dict[str, TableVersion]:
+def _publish_in_folder(root: Path) -> Snapshot:
+    """Under the lock: the file, then the pointer to it."""
+    tables = _collect(root)
+    name, newest = snapshot_id(tables), newest_name(root)
+    if name == newest:
+        return load(root)
+    _sync(root, tables, {} if newest is None else load(root, newest).tables)
+    if not _file(root, name).exists():
+        write_whole(_file(root, name), _document(name, newest, tables))
+    write_whole(root / "snapshots" / "NEWEST", name.encode())
+    return load(root, name)
+
+
+def _document(name: str, parent: str | None, tables: Mapping[str, TableVersion]) -> bytes:
+    """The snapshot's file: its content and the digest of that."""
+    content = {"format": _FORMAT, "id": name, "parent": parent, "tables": {n: asdict(at) for n, at in sorted(tables.items())}}
+    return canonical_json({**content, "sha256": digest(content)}).encode()
+
+
+def _collect(root: Place) -> dict[str, TableVersion]:
     tables: dict[str, TableVersion] = {}
     for name in table_names(root):
         table = None if name in BOOKKEEPING else open_table(root / name)
@@ -128,8 +141,10 @@ def _sync(root: Path, tables: Mapping[str, TableVersion], before: Mapping[str, T
             sync_commit(root / name, version)
 
 
-def published(root: Path) -> tuple[str, ...]:
+def published(root: Place) -> tuple[str, ...]:
     """Ids of the published snapshots, the newest first."""
+    if isinstance(root, Bucket):
+        return _published_in_bucket(root)
     found: list[str] = []
     name = newest_name(root)
     while name is not None:
@@ -138,8 +153,10 @@ def published(root: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def load(root: Path, name: str | None = None) -> Snapshot:
+def load(root: Place, name: str | None = None) -> Snapshot:
     """Read a published snapshot: the newest, or the one with that id (or an unambiguous beginning of it)."""
+    if isinstance(root, Bucket):
+        return _load_from_bucket(root, name)
     if name is None:
         name = newest_name(root)
         if name is None and any((root / "snapshots").glob("*.json")):
@@ -148,28 +165,38 @@ def load(root: Path, name: str | None = None) -> Snapshot:
                 remedy="run any ingest again: it publishes the newest state and names it there",
             )
         if name is None:
-            raise UnknownNameError(
-                f"the lake in {root} has no published snapshot", remedy="ingest something first: quant ingest --help"
-            )
+            raise _nothing_published(root)
         if not _file(root, name).exists():
             raise IntegrityError(f"the newest snapshot's file {_file(root, name)} is gone", remedy=_LOST)
-    path = _file(root, _whole_name(root, name))
+    path = _file(root, _whole_name(root, name, sorted(one.stem for one in (root / "snapshots").glob("*.json"))))
     with storage_errors("read a snapshot", path):
-        text = path.read_bytes()
+        return _parsed(root, path, path.read_bytes())
+
+
+def _nothing_published(root: Place) -> UnknownNameError:
+    return UnknownNameError(f"the lake in {root} has no published snapshot", remedy="ingest something first: quant ingest --help")
+
+
+def _parsed(root: Place, place: Place, data: bytes | None) -> Snapshot:
+    """The snapshot that a file, or an object of the row, holds, when it is intact."""
     try:
-        content = json.loads(text)
+        content = json.loads(data or b"")
         promised = content.pop("sha256")
         tables = {table: TableVersion(**at) for table, at in content["tables"].items()}
-        intact = promised == digest(content) and content["id"] == path.stem == snapshot_id(tables)
+        called = content["id"] if re.fullmatch(r"\d{20}", place.stem) else place.stem
+        intact = promised == digest(content) and content["id"] == called == snapshot_id(tables)
     except (ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact:
-        raise IntegrityError(f"the snapshot file {path} is damaged", remedy=_LOST)
+        raise IntegrityError(f"the snapshot file {place} is damaged", remedy=_LOST)
     return Snapshot(root=root, id=content["id"], tables=tables, parent=content["parent"])
 
 
-def newest_name(root: Path) -> str | None:
-    """The id in the pointer to the newest snapshot; None where there is no pointer."""
+def newest_name(root: Place) -> str | None:
+    """The id of the newest snapshot: in the pointer to it, in a bucket at the end of the row; None where there is none."""
+    if isinstance(root, Bucket):
+        newest = _row_end(root)[1]
+        return None if newest is None else newest.id
     pointer = root / "snapshots" / "NEWEST"
     with storage_errors("find the newest snapshot", pointer):
         if not pointer.exists():
@@ -183,8 +210,8 @@ def newest_name(root: Path) -> str | None:
     return name
 
 
-def _whole_name(root: Path, name: str) -> str:
-    known = sorted(path.stem for path in (root / "snapshots").glob("*.json"))
+def _whole_name(root: Place, name: str, known: list[str]) -> str:
+    known = sorted(set(known))
     if name in known:
         return name
     near = [one for one in known if name and one.startswith(name)]
@@ -197,3 +224,72 @@ def _whole_name(root: Path, name: str) -> str:
 
 def _file(root: Path, name: str) -> Path:
     return root / "snapshots" / f"{name}.json"
+
+
+def _publish_in_bucket(root: Bucket) -> Snapshot:
+    """Without a lock: the whole snapshot is put, if absent, as the next of a numbered row; then under its id.
+
+    Of several publishers one gets the number; the others look at the tables again. So the row is the order of publication, its
+    last object is the newest snapshot, and each snapshot's parent is the one before it. A publisher that dies between the two
+    puts leaves the newest without a file of its own; the next one makes it before it goes on (`_row_end`), and who asks for the
+    id meanwhile finds it in the row.
+    """
+    for _ in range(_PUBLISH_ATTEMPTS):
+        number, newest = _row_end(root)
+        if newest is not None:
+            _own_file(root, newest.id).write_new(_document(newest.id, newest.parent, newest.tables))
+        tables = _collect(root)
+        name = snapshot_id(tables)
+        if newest is not None and name == newest.id:
+            return newest
+        document = _document(name, None if newest is None else newest.id, tables)
+        if _in_row(root, number + 1).write_new(document):
+            _own_file(root, name).write_new(document)
+            return _parsed(root, _in_row(root, number + 1), document)
+    raise LockHeldError(
+        f"other publishers in {root} were quicker in each of {_PUBLISH_ATTEMPTS} attempts; nothing was published",
+        remedy="run the same command again",
+    )
+
+
+def _row_end(root: Bucket) -> tuple[int, Snapshot | None]:
+    """The number of the newest publication and the snapshot it made; 0 and None before the first."""
+    numbers = _row(root)
+    if not numbers:
+        return 0, None
+    place = _in_row(root, numbers[-1])
+    return numbers[-1], _parsed(root, place, place.read())
+
+
+def _row(root: Bucket) -> list[int]:
+    found = (root / "snapshots" / "row").files()
+    return sorted(int(name.removesuffix(".json")) for name in found if re.fullmatch(r"\d{20}\.json", name))
+
+
+def _in_row(root: Bucket, number: int) -> Bucket:
+    return root / "snapshots" / "row" / f"{number:020d}.json"
+
+
+def _own_file(root: Bucket, name: str) -> Bucket:
+    return root / "snapshots" / f"{name}.json"
+
+
+def _load_from_bucket(root: Bucket, name: str | None) -> Snapshot:
+    newest = _row_end(root)[1]
+    if name is None:
+        if newest is None:
+            raise _nothing_published(root)
+        return newest
+    files = [file.removesuffix(".json") for file in (root / "snapshots").files() if file.endswith(".json")]
+    name = _whole_name(root, name, [*files, *([] if newest is None else [newest.id])])
+    if newest is not None and name == newest.id:
+        return newest
+    place = _own_file(root, name)
+    return _parsed(root, place, place.read())
+
+
+def _published_in_bucket(root: Bucket) -> tuple[str, ...]:
+    places = [_in_row(root, number) for number in reversed(_row(root))]
+    with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+        documents = list(pool.map(Bucket.read, places))
+    return tuple(_parsed(root, place, data).id for place, data in zip(places, documents, strict=True))

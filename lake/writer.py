@@ -15,9 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,6 +39,7 @@ from lake.delta import (
     version_state,
 )
 from lake.failures import storage_errors
+from lake.place import Place, data_file
 from lake.query import connect, literal, names, newest, quoted, scan
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ class WriteResult:
     changed: pa.Table | None = field(default=None, repr=False, compare=False)
 
 
-def write_rows(path: Path, spec: TableSpec, rows: pa.Table, *, recorded_at: datetime, attempts: int) -> WriteResult:
+def write_rows(path: Place, spec: TableSpec, rows: pa.Table, *, recorded_at: datetime, attempts: int) -> WriteResult:
     """Write a batch into the table in folder `path`; see `lake.store.Lake.write`."""
     from deltalake.exceptions import CommitFailedError
 
@@ -119,7 +118,7 @@ def write_rows(path: Path, spec: TableSpec, rows: pa.Table, *, recorded_at: date
     )
 
 
-def _retry_or_raise(path: Path, spec: TableSpec, state: TableVersion | None, problem: Exception) -> None:
+def _retry_or_raise(path: Place, spec: TableSpec, state: TableVersion | None, problem: Exception) -> None:
     """A refused commit is a lost race only if the table has moved on; otherwise the storage refused it."""
     now = open_table(path)
     if now is None or now.version() == (0 if state is None else state.version):
@@ -127,7 +126,7 @@ def _retry_or_raise(path: Path, spec: TableSpec, state: TableVersion | None, pro
 
 
 def _merge(
-    path: Path, spec: TableSpec, batch: pa.Table, table: DeltaTable | None, state: TableVersion | None, recorded_at: datetime
+    path: Place, spec: TableSpec, batch: pa.Table, table: DeltaTable | None, state: TableVersion | None, recorded_at: datetime
 ) -> pa.Table:
     """The rows of the batch that are to be stored, with their clocks, revision and partition, in key order."""
     con = connect()
@@ -155,7 +154,7 @@ def _merge(
     return merged.cast(_physical_schema(spec, merged.schema))
 
 
-def _stored(con: Any, path: Path, spec: TableSpec, batch: pa.Table, table: DeltaTable | None, state: TableVersion | None) -> str:
+def _stored(con: Any, path: Place, spec: TableSpec, batch: pa.Table, table: DeltaTable | None, state: TableVersion | None) -> str:
     """A query for the newest stored version of each key of the batch."""
     files = [] if table is None else data_files(path, table)
     if not files or state is None:
@@ -182,7 +181,7 @@ def _physical_schema(spec: TableSpec, merged: pa.Schema) -> pa.Schema:
 
 
 def _commit(
-    path: Path, spec: TableSpec, merged: pa.Table, table: DeltaTable | None, state: TableVersion | None, revised: int
+    path: Place, spec: TableSpec, merged: pa.Table, table: DeltaTable | None, state: TableVersion | None, revised: int
 ) -> int:
     """Add the rows as the next version of what they were compared with; return that version.
 
@@ -234,7 +233,7 @@ def _check_same_columns(spec: TableSpec, table: DeltaTable) -> None:
             )
 
 
-def _full_partitions(path: Path, spec: TableSpec, table: DeltaTable, merged: pa.Table) -> list[str] | None:
+def _full_partitions(path: Place, spec: TableSpec, table: DeltaTable, merged: pa.Table) -> list[str] | None:
     """The stored files of the touched partitions when one of them has too many; None when a new file beside them will do."""
     touched = _touched(spec, merged)
     actions = pa.table(table.get_add_actions(flatten=True))
@@ -245,7 +244,7 @@ def _full_partitions(path: Path, spec: TableSpec, table: DeltaTable, merged: pa.
     if all(counts[partition] < FILES_PER_PARTITION for partition in touched):
         return None
     paths = actions["path"].to_pylist()
-    return [str(path / unquote(file)) for file, partition in zip(paths, held, strict=True) if partition in touched]
+    return [data_file(path, file) for file, partition in zip(paths, held, strict=True) if partition in touched]
 
 
 def _touched(spec: TableSpec, merged: pa.Table) -> set[tuple[Any, ...]]:

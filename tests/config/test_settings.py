@@ -14,7 +14,7 @@ def test_defaults_are_complete_and_valid() -> None:
     settings = load_settings(environ={})
     assert settings.convention.fee_bps == 10.0
     assert settings.execution.gateway == "simulated"
-    assert settings.lake_path == settings.home_path / "lake"
+    assert settings.lake_address == str(settings.home_path / "lake")
 
 
 def test_arguments_win_over_environment_over_file_over_defaults(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_what_is_asked_wrongly_is_said_and_nothing_is_written(call: Any, says: s
     with pytest.raises(InputError, match=says) as refused:
         call()
     assert "secret-key" not in str(refused.value)
-    assert not load_settings().lake_path.exists()
+    assert not Path(load_settings().lake_address).exists()
 
 
 @dataclass
