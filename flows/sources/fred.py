@@ -235,7 +235,9 @@ class FredMacro:
         if "maximum number of vintage dates" in message:
             raise _TooManyVintages
         if "does not exist in ALFRED" in message:
-            reason = f"FRED keeps no vintages of {name}, so nobody can say when its values became known: it is not stored ({message})"
+            reason = (
+                f"FRED keeps no vintages of {name}, so nobody can say when its values became known: it is not stored ({message})"
+            )
             raise _NoSuchSeries(reply, reason)
         if "does not exist" in message:
             raise _NoSuchSeries(reply, f"FRED has no series {name} ({message})")

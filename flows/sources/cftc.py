@@ -1,0 +1,377 @@
+"""The CFTC's Commitments of Traders: six reports, from the public reporting tables or from the yearly files.
+
+1. `CftcPositions.positions` asks for one market at a time (``via="api"``, paged) or for whole years (``via="files"``).
+2. `_columns` finds each category's columns whatever the file calls them; `_rows` makes a row a category.
+3. `_available` says when a report became public: by `cot_calendar.published`, never later than it was seen, and not before it was
+   seen where it had been looked for in vain after the day that was scheduled.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from config.clock import Clock, SystemClock
+from config.errors import InputError, SchemaError, ServiceUnavailable
+from config.settings import Settings
+from flows.sources.base import Answer, RefusedRow
+from flows.sources.cot_calendar import NEW_YORK, published
+from flows.sources.cot_reports import Report, normal, report_of
+from flows.sources.http import Reply, VendorClient
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["CftcPositions", "Looked"]
+
+SOURCE = "cftc"
+DATASET = "cot_positions"
+TABLES_ADDRESS = "https://publicreporting.cftc.gov"
+FILES_ADDRESS = "https://www.cftc.gov"
+_MARKET = re.compile(r"[0-9A-Z+]{2,8}")
+_DATES = ("report_date_as_yyyy_mm_dd", "as_of_date_in_form_yyyy_mm_dd", "report_date_as_mm_dd_yyyy")
+_SIX_DIGITS = "as_of_date_in_form_yymmdd"
+_MISSING = frozenset({"", "."})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Looked:
+    """What an earlier ingest of a market's report found.
+
+    Parameters
+    ----------
+    newest : date
+        The newest as-of date that was there.
+    at : datetime
+        When it looked, aware.
+    """
+
+    newest: date
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Where an answer keeps what: names as they came. A missing one is None."""
+
+    market: str
+    name: str
+    day: str
+    open_interest: str
+    numbers: tuple[tuple[str, tuple[str | None, ...]], ...]  # category -> long, short, spreading and the three trader counts
+
+
+class CftcPositions:
+    """Positions by category of traders, in contracts.
+
+    Parameters
+    ----------
+    settings : Settings
+        `data.addresses` may name another base address for ``cftc``, of whichever of the two ways is used.
+    report : str
+        legacy, disaggregated or tff, with _futures or _combined behind it.
+    via : {"api", "files"}
+        The public reporting tables, one request a market; or the yearly ZIP files, which hold every market.
+    page_rows : int
+        Rows a page of the public tables.
+    """
+
+    name = SOURCE
+    incremental = False
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        report: str = "legacy_futures",
+        via: Literal["api", "files"] = "api",
+        page_rows: int = 1_000_000,
+    ) -> None:
+        self._report = report_of(report)
+        if via not in ("api", "files"):
+            raise InputError(f"via {via!r} is no way to the CFTC", remedy="use api or files")
+        if page_rows < 1:
+            raise InputError(f"page_rows {page_rows} is no size of a page")
+        self._via = via
+        self._page_rows = page_rows
+        self._client = VendorClient(SOURCE, TABLES_ADDRESS if via == "api" else FILES_ADDRESS, settings)
+        self._clock: Clock = SystemClock()
+        self._looked: dict[str, Looked] = {}
+
+    @property
+    def report(self) -> str:
+        """The report's name, as stored."""
+        return self._report.name
+
+    @property
+    def names_per_request(self) -> int | None:
+        """One market a request of the tables; the files hold all."""
+        return 1 if self._via == "api" else None
+
+    def available(self) -> None:
+        """There are some hundreds of markets, listed nowhere but in the reports."""
+        return
+
+    def watch(self, clock: Clock, looked: Mapping[str, Looked]) -> None:
+        """Say what time it is, and what earlier ingests found of each market, for reports that come when nobody said."""
+        self._clock = clock
+        self._looked = dict(looked)
+
+    def positions(self, markets: Sequence[str], start: date | None = None, end: date | None = None) -> Iterator[Answer]:
+        """Positions in `markets` as of dates from `start` to `end`, both included.
+
+        Raises
+        ------
+        InputError
+            A market is no contract market code.
+        ServiceUnavailable, RateLimited, ServiceError
+            No answer, a broken one, or a refused request.
+        SchemaError
+            The answer lacks a column.
+        """
+        for market in markets:
+            if not _MARKET.fullmatch(market):
+                raise InputError(
+                    f"{market!r} is no contract market code of the CFTC", remedy="such as 001602 (wheat) or 13874A (E-mini S&P 500)"
+                )
+        if self._via == "files":
+            yield from self._from_files(tuple(markets), start, end)
+            return
+        for market in markets:
+            yield from self._from_tables(market, start, end)
+
+    def _from_tables(self, market: str, start: date | None, end: date | None) -> Iterator[Answer]:
+        where = f"cftc_contract_market_code='{market}'"
+        if start or end:
+            where = f"Report_Date_as_YYYY_MM_DD between '{start or date.min}' AND '{end or date.max}' AND {where}"
+        offset = 0
+        while True:
+            params = {
+                "$where": where,
+                "$order": "Report_Date_as_YYYY_MM_DD ASC",
+                "$limit": self._page_rows,
+                "$offset": offset or None,
+            }
+            reply = self._client.get(f"resource/{self._report.table}.json", params)
+            found = reply.json()
+            if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+                raise ServiceUnavailable(f"{reply.origin} did not answer with a list of rows", remedy="run the same command again")
+            request = {"report": self.report, "markets": [market], "start": start, "end": end, "via": "api", "offset": offset}
+            yield self._answer(reply, request, _named(found), (market,), start, end)
+            offset += len(found)
+            if len(found) < self._page_rows:
+                return
+
+    def _from_files(self, markets: tuple[str, ...], start: date | None, end: date | None) -> Iterator[Answer]:
+        today = self._clock.now().astimezone(NEW_YORK).date()
+        last = min(end, today) if end else today
+        for file, year in self._report.files(start.year if start else None, last.year):
+            newest = year >= today.year  # its file comes with the year's first report
+            reply = self._client.get(f"files/dea/history/{file}", expect=("zip", "octet-stream"), allow=(404,) if newest else ())
+            request = {"report": self.report, "markets": list(markets), "start": start, "end": end, "via": "files", "file": file}
+            if reply.status == 404:
+                yield self._answer(reply, request, (), (), start, end, note=f"the CFTC has no {file} yet")
+                continue
+            yield self._answer(reply, request, _lines(reply), markets, start, end)
+
+    def _answer(
+        self,
+        reply: Reply,
+        request: Mapping[str, Any],
+        rows: Iterable[Mapping[str, Any]],
+        markets: tuple[str, ...],
+        start: date | None,
+        end: date | None,
+        *,
+        note: str = "",
+    ) -> Answer:
+        seen = self._seen(reply)
+        table, refused = _rows(self._report, reply, rows, frozenset(markets), start, end)
+        return Answer(
+            source=SOURCE,
+            dataset=DATASET,
+            origin=reply.origin,
+            request=request,
+            payload=reply.body,
+            rows=_table(self._report, table, seen, self._looked),
+            names=markets,
+            refused=tuple(refused),
+            notes=(note,) if note else (),
+        )
+
+    def _seen(self, reply: Reply) -> datetime:
+        """When everything in an answer was public at the latest: when the CFTC last changed it, else now."""
+        now = self._clock.now()
+        said = reply.headers.get("last-modified")
+        try:
+            changed = parsedate_to_datetime(said) if said else now
+        except ValueError:
+            return now
+        return min(changed, now) if changed.tzinfo else now
+
+
+def _named(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows of the public tables, with column names in one spelling. A column is left out of a row that has no value for it."""
+    for row in rows:
+        yield {normal(name): value for name, value in row.items()}
+
+
+def _lines(reply: Reply) -> Iterator[dict[str, str]]:
+    """Lines of the one text file in a ZIP, with column names in one spelling."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(reply.body)) as archive:
+            texts = [name for name in archive.namelist() if name.lower().endswith(".txt")]
+            if len(texts) != 1:
+                raise ServiceUnavailable(f"{reply.origin} holds {len(texts)} text files ({', '.join(archive.namelist())}), not one")
+            content = archive.read(texts[0]).decode("latin-1")
+    except (zipfile.BadZipFile, EOFError) as problem:
+        raise ServiceUnavailable(f"{reply.origin} is no whole ZIP file: {problem}", remedy="run the same command again") from None
+    reader = csv.reader(io.StringIO(content))
+    header = [normal(name) for name in next(reader, [])]
+    for line in reader:
+        if line and any(cell.strip() for cell in line):
+            yield dict(zip(header, line, strict=False))
+
+
+def _columns(report: Report, known: set[str], origin: str) -> _Columns:
+    """Find the columns; those of all months are called ``…_all`` or, where the table cut the word off, just so.
+
+    Raises
+    ------
+    SchemaError
+        A column that every row needs is not there.
+    """
+
+    def find(*names: str, needed: bool = True) -> str | None:
+        for name in names:
+            for spelled in (f"{name}_all", name):
+                if spelled in known:
+                    return spelled
+        if needed:
+            raise SchemaError(
+                f"{origin} has no column {names[0]} of the report {report.name}",
+                remedy="the CFTC may have changed the file; its columns are listed on cftc.gov under Explanatory Notes",
+            )
+        return None
+
+    def needed(*names: str) -> str:
+        found = find(*names)
+        assert found is not None
+        return found
+
+    numbers = []
+    for category in report.categories:
+        positions = [needed(*(f"{begin}_positions_{side}" for begin in category.columns)) for side in ("long", "short")]
+        spread = needed(*(f"{begin}_positions_spread" for begin in category.columns)) if category.spreading else None
+        counts: list[str | None] = [None, None, None]
+        if category.traders:
+            sides = ("long", "short", "spread") if category.spreading else ("long", "short")
+            found = [needed(*(f"traders_{begin}_{side}" for begin in category.columns)) for side in sides]
+            counts = [*found, None][:3]
+        numbers.append((category.name, (*positions, spread, *counts)))
+    day = next((name for name in (*_DATES, _SIX_DIGITS) if name in known), None)
+    return _Columns(
+        market=needed("cftc_contract_market_code"),
+        name=needed("market_and_exchange_names"),
+        day=day or needed(_DATES[0]),
+        open_interest=needed("open_interest"),
+        numbers=tuple(numbers),
+    )
+
+
+_Row = tuple[str, str, date, str, list[float | None]]  # market, its name, as-of date, category, open interest and six numbers
+
+
+def _rows(
+    report: Report,
+    reply: Reply,
+    rows: Iterable[Mapping[str, Any]],
+    markets: frozenset[str],
+    start: date | None,
+    end: date | None,
+) -> tuple[list[_Row], list[RefusedRow]]:
+    """One row a category of each line that was asked for; a line that cannot be read is refused whole."""
+    found: list[_Row] = []
+    refused: list[RefusedRow] = []
+    columns: _Columns | None = None
+    lines = list(rows)
+    known = set().union(*lines) if lines and lines[0].keys() != lines[-1].keys() else set(lines[0] if lines else ())
+    for number, line in enumerate(lines, start=1):
+        columns = columns or _columns(report, known, reply.origin)
+        market = str(line.get(columns.market, "")).strip()
+        if market not in markets:
+            continue
+        try:
+            day = _day(str(line.get(columns.day, "")).strip(), columns.day)
+            if (start and day < start) or (end and day > end):
+                continue
+            interest = _number(line, columns.open_interest)
+            numbers = [(category, [interest, *(_number(line, name) for name in of)]) for category, of in columns.numbers]
+        except ValueError as problem:
+            reason = f"row {number} of {report.name}, market {market}: {problem}"
+            refused.append(RefusedRow(symbol=market, rule="wrong_type", reason=reason, raw=dict(line)))
+            continue
+        name = str(line.get(columns.name, "")).strip()
+        found.extend((market, name, day, category, values) for category, values in numbers)
+    return found, refused
+
+
+def _number(line: Mapping[str, Any], column: str | None) -> float | None:
+    text = "" if column is None else str(line.get(column, "")).strip()
+    if text in _MISSING:
+        return None
+    try:
+        return float(int(text))  # contracts and traders are counted
+    except ValueError:
+        raise ValueError(f"{column} is {text!r}, not a whole number") from None
+
+
+def _day(text: str, column: str) -> date:
+    try:
+        if column == _SIX_DIGITS:
+            return datetime.strptime(text, "%y%m%d").date()
+        if "/" in text:
+            return datetime.strptime(text.split()[0], "%m/%d/%Y").date()
+        return date.fromisoformat(text[:10])
+    except (ValueError, IndexError):
+        raise ValueError(f"{column} is {text!r}, not a date") from None
+
+
+def _available(as_of: date, seen: datetime, looked: Looked | None) -> datetime:
+    """The moment from which a report counts as public.
+
+    Where the calendar names a moment it counts, but never later than the report was seen. Where it names none, or where an earlier
+    ingest looked after that moment and the report was not there, only the moment at which it was seen is sure.
+    """
+    by_calendar = published(as_of)
+    if by_calendar is None:
+        return seen
+    in_vain = looked is not None and as_of > looked.newest and by_calendar <= looked.at
+    return seen if in_vain else min(by_calendar, seen)
+
+
+def _table(report: Report, rows: Sequence[_Row], seen: datetime, looked: Mapping[str, Looked]) -> pa.Table:
+    import pandas as pd
+
+    from flows.sources.shape import table_of
+
+    moments = {(row[0], row[2]): _available(row[2], seen, looked.get(row[0])) for row in rows}
+    numbers = ("open_interest", "long", "short", "spreading", "traders_long", "traders_short", "traders_spreading")
+    columns: dict[str, Any] = {
+        "report": report.name,
+        "market_code": [row[0] for row in rows],
+        "as_of_date": [row[2] for row in rows],
+        "category": [row[3] for row in rows],
+        "source": SOURCE,
+        "market_name": [row[1] for row in rows],
+        "available_at": pd.DatetimeIndex([moments[row[0], row[2]].astimezone(UTC) for row in rows], tz="UTC"),
+    }
+    columns.update({name: [row[4][at] for row in rows] for at, name in enumerate(numbers)})
+    return table_of(DATASET, columns, len(rows))
