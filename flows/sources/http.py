@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from config.settings import NAMED_VARIABLES, Settings
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Reply", "VendorClient", "address_of", "require_key"]
+__all__ = ["Reply", "VendorClient", "address_of", "moment_of", "require_key"]
 
 _MOST_SHOWN = 200  # characters of a vendor's own words in an error
 
@@ -50,6 +51,11 @@ class Reply:
     body: bytes = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     origin: str
+
+    @property
+    def answered_at(self) -> datetime | None:
+        """The moment of the answer by the vendor's own clock (the Date header), aware; None where it does not say."""
+        return moment_of(self.headers.get("date"))
 
     def json(self) -> Any:
         """The body as JSON.
@@ -163,6 +169,7 @@ class VendorClient:
         with self._lock:
             if self._http is None:
                 self._http = httpx.Client(timeout=self._timeout, headers=self._headers, follow_redirects=False)
+                weakref.finalize(self, self._http.close)  # its connections go with it
             return self._http
 
     def _wait_for_turn(self) -> None:
@@ -221,6 +228,17 @@ def require_key(settings: Settings, source: str, credential: str | None = None) 
     return key
 
 
+def moment_of(said: str | None) -> datetime | None:
+    """An HTTP date, aware, UTC; None where there is none or it cannot be read."""
+    if not said:
+        return None
+    try:
+        moment = parsedate_to_datetime(said)
+    except ValueError:
+        return None
+    return moment.astimezone(UTC) if moment.tzinfo else None
+
+
 def _variables(source: str) -> str:
     of = [name for name, place in NAMED_VARIABLES.items() if place[0] == "credentials" and place[1].startswith(source)]
     return " and ".join(of) or "the key"
@@ -234,8 +252,5 @@ def _retry_after(said: str | None) -> float | None:
         return max(0.0, float(said))
     except ValueError:
         pass
-    try:
-        until = parsedate_to_datetime(said)
-    except ValueError:
-        return None
-    return max(0.0, (until - datetime.now(UTC)).total_seconds()) if until.tzinfo else None
+    until = moment_of(said)
+    return None if until is None else max(0.0, (until - datetime.now(UTC)).total_seconds())
