@@ -23,6 +23,7 @@ from config.tables import table_spec
 
 __all__ = [
     "DATASETS",
+    "ActionSource",
     "Answer",
     "DatasetName",
     "EquitySource",
@@ -35,9 +36,10 @@ __all__ = [
     "blocks",
     "get_source",
     "source_names",
+    "source_options",
 ]
 
-DatasetName = Literal["equity", "macro", "options", "cot"]
+DatasetName = Literal["equity", "actions", "macro", "options", "cot"]
 DATASETS: tuple[DatasetName, ...] = ("equity", "macro", "options", "cot")
 
 
@@ -182,6 +184,14 @@ class EquitySource(Source, Protocol):
         ...
 
 
+class ActionSource(Source, Protocol):
+    """Corporate actions by themselves."""
+
+    def actions(self, symbols: Sequence[str], start: date | None, end: date | None) -> Iterator[Answer]:
+        """Actions with ex-dates from `start` to `end`, both included."""
+        ...
+
+
 class MacroSource(Source, Protocol):
     """Macro series with their vintages."""
 
@@ -211,6 +221,7 @@ _REGISTRY: dict[tuple[str, DatasetName], str] = {
     ("bundled", "equity"): "flows.sources.bundled:BundledEquity",
     ("bundled", "macro"): "flows.sources.bundled:BundledMacro",
     ("files", "equity"): "flows.sources.files:EquityFiles",
+    ("files", "actions"): "flows.sources.files:ActionFiles",
     ("files", "macro"): "flows.sources.files:MacroFiles",
     ("fred", "macro"): "flows.sources.fred:FredMacro",
     ("cftc", "cot"): "flows.sources.cftc:CftcPositions",
@@ -229,6 +240,8 @@ def source_names(dataset: DatasetName) -> tuple[str, ...]:
 @overload
 def get_source(name: str, dataset: Literal["equity"], settings: Settings, **options: Any) -> EquitySource: ...
 @overload
+def get_source(name: str, dataset: Literal["actions"], settings: Settings, **options: Any) -> ActionSource: ...
+@overload
 def get_source(name: str, dataset: Literal["macro"], settings: Settings, **options: Any) -> MacroSource: ...
 @overload
 def get_source(name: str, dataset: Literal["options"], settings: Settings, **options: Any) -> OptionSource: ...
@@ -241,14 +254,14 @@ def get_source(name: str, dataset: DatasetName, settings: Settings, **options: A
     ----------
     name : str
         As in `source_names(dataset)`.
-    dataset : {"equity", "macro", "options", "cot"}
+    dataset : {"equity", "actions", "macro", "options", "cot"}
     settings : Settings
     **options
         The source's own options: ``path`` for files, for example.
 
     Returns
     -------
-    EquitySource, MacroSource, OptionSource or PositionSource
+    EquitySource, ActionSource, MacroSource, OptionSource or PositionSource
 
     Raises
     ------
@@ -257,6 +270,24 @@ def get_source(name: str, dataset: DatasetName, settings: Settings, **options: A
     InputError
         The source does not know, or lacks, an option.
     """
+    factory = _factory(name, dataset)
+    _check_options(name, dataset, factory, options)
+    return factory(settings, **options)
+
+
+def source_options(name: str, dataset: DatasetName) -> dict[str, bool]:
+    """The options that a source takes, by keyword, and whether it needs each.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such source for that dataset.
+    """
+    parameters = inspect.signature(_factory(name, dataset)).parameters.values()
+    return {one.name: one.default is one.empty for one in parameters if one.kind is one.KEYWORD_ONLY}
+
+
+def _factory(name: str, dataset: DatasetName) -> Any:
     target = _REGISTRY.get((name, dataset))
     if target is None:
         known = source_names(dataset)
@@ -268,9 +299,7 @@ def get_source(name: str, dataset: DatasetName, settings: Settings, **options: A
             remedy=f"{f'{near} ' if near.startswith('did') else ''}available: {', '.join(known)}",
         )
     module, _, attribute = target.partition(":")
-    factory = getattr(importlib.import_module(module), attribute)
-    _check_options(name, dataset, factory, options)
-    return factory(settings, **options)
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _check_options(name: str, dataset: str, factory: Any, options: Mapping[str, Any]) -> None:

@@ -12,8 +12,9 @@ import pyarrow as pa
 from config.calendar import session_closes
 from flows.sources.base import RefusedRow, answer_schema
 
-__all__ = ["BARS_DATASET", "BAR_FIELDS", "MACRO_DATASET", "bar_rows", "empty_rows", "table_of"]
+__all__ = ["ACTIONS_DATASET", "BARS_DATASET", "BAR_FIELDS", "MACRO_DATASET", "bar_rows", "empty_rows", "table_of"]
 
+ACTIONS_DATASET = "corporate_actions"
 BARS_DATASET = "equity_bars"
 MACRO_DATASET = "macro_observations"
 BAR_FIELDS = ("open", "high", "low", "close", "volume")
