@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 
 from config.errors import InputError
+from config.own_calendars import OWN_CALENDARS, register_own_calendars
 
 if TYPE_CHECKING:
     from exchange_calendars import ExchangeCalendar
@@ -33,11 +34,13 @@ _FIRST, _LAST = "1962-01-01", "2035-12-31"
 def _calendar(name: str) -> ExchangeCalendar:
     import exchange_calendars as xcals
 
+    if name in OWN_CALENDARS:
+        register_own_calendars()
     try:
         return xcals.get_calendar(name, start=_FIRST, end=_LAST)
     except xcals.errors.InvalidCalendarName as problem:
         raise InputError(
-            f"no exchange calendar is called {name!r}", remedy="use an ISO 10383 code such as XNYS, XNAS, XLON, XTKS"
+            f"no exchange calendar is called {name!r}", remedy="use an ISO 10383 code such as XNYS, XNAS, XLON, XTKS; or CBOE"
         ) from problem
     except ValueError:  # a calendar with bounds of its own
         return xcals.get_calendar(name)
@@ -62,6 +65,12 @@ def session_closes(days: pd.DatetimeIndex, calendar: str = DEFAULT_CALENDAR) -> 
 def session_opens(days: pd.DatetimeIndex, calendar: str = DEFAULT_CALENDAR) -> pd.DatetimeIndex:
     """The moment each session opens, UTC; NaT where a day is no session."""
     return pd.DatetimeIndex(_schedule(calendar)["open"].reindex(days))
+
+
+def session_breaks(days: pd.DatetimeIndex, calendar: str = DEFAULT_CALENDAR) -> tuple[pd.DatetimeIndex, pd.DatetimeIndex]:
+    """The moments each session pauses and resumes (a lunch break), UTC; NaT where it does not, or a day is no session."""
+    schedule = _schedule(calendar).reindex(days)
+    return pd.DatetimeIndex(schedule["break_start"]), pd.DatetimeIndex(schedule["break_end"])
 
 
 def is_session(day: date | str, calendar: str = DEFAULT_CALENDAR) -> bool:

@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from config.clock import Clock, SystemClock
@@ -24,7 +23,7 @@ from config.settings import Settings
 from flows.sources.base import Answer, RefusedRow
 from flows.sources.cot_calendar import NEW_YORK, published
 from flows.sources.cot_reports import Report, normal, report_of
-from flows.sources.http import Reply, VendorClient
+from flows.sources.http import Reply, VendorClient, moment_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -209,12 +208,8 @@ class CftcPositions:
     def _seen(self, reply: Reply) -> datetime:
         """When everything in an answer was public at the latest: when the CFTC last changed it, else now."""
         now = self._clock.now()
-        said = reply.headers.get("last-modified")
-        try:
-            changed = parsedate_to_datetime(said) if said else now
-        except ValueError:
-            return now
-        return min(changed, now) if changed.tzinfo else now
+        changed = moment_of(reply.headers.get("last-modified"))
+        return now if changed is None else min(changed, now)
 
 
 def _named(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
