@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 DatasetName = Literal["equity", "actions", "macro", "options", "cot"]
-DATASETS: tuple[DatasetName, ...] = ("equity", "macro", "options", "cot")
+DATASETS: tuple[DatasetName, ...] = ("equity", "actions", "macro", "options", "cot")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,8 +225,12 @@ _REGISTRY: dict[tuple[str, DatasetName], str] = {
     ("files", "macro"): "flows.sources.files:MacroFiles",
     ("fred", "macro"): "flows.sources.fred:FredMacro",
     ("cftc", "cot"): "flows.sources.cftc:CftcPositions",
+    ("yahoo", "equity"): "flows.sources.yahoo:YahooEquity",
     ("cboe", "equity"): "flows.sources.cboe:CboeIndices",
     ("modelled", "options"): "flows.sources.modelled_options:ModelledOptions",
+    ("polygon", "actions"): "flows.sources.polygon:PolygonEquity",
+    ("polygon", "equity"): "flows.sources.polygon:PolygonEquity",
+    ("polygon", "options"): "flows.sources.polygon:PolygonOptions",
     ("tradier", "equity"): "flows.sources.tradier:TradierEquity",
     ("tradier", "options"): "flows.sources.tradier:TradierOptions",
 }
