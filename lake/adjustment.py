@@ -4,7 +4,8 @@
 2. It refuses two sources of one symbol (`lake.choice`), two bases, and vendors' histories of two adjustments
    (`lake.readjustment`).
 3. `lake.actions` reads splits and payments and lets sources agree (`agree`): one event a company and ex-date.
-4. `factors` turns events into two factors a bar; `_apply` multiplies: adjusted = as traded × price_factor × split_factor.
+4. `lake.factors.factors` turns events into two factors a bar; `_apply` multiplies: adjusted = as traded × price_factor ×
+   split_factor.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +23,16 @@ import pyarrow.compute as pc
 from config.errors import InputError, QualityError
 from lake.actions import Events, agree, read_actions
 from lake.choice import one_source
+from lake.factors import REFERENCE_DAYS, Factors, factors
 from lake.listings import History, Listings, Spell, read_listings
 from lake.readjustment import refuse_mixed_adjustments
 
 if TYPE_CHECKING:
     from lake.reading import Tables
 
-__all__ = ["Adjust", "AdjustedBars", "Factors", "adjusted_bars", "factors", "read_adjusted"]
+__all__ = ["Adjust", "AdjustedBars", "adjusted_bars", "read_adjusted"]
 
 Adjust: TypeAlias = Literal["none", "splits", "total"]
-FloatArray: TypeAlias = npt.NDArray[np.float64]
 PRICES = ("open", "high", "low", "close")
 COLUMNS = (
     "symbol",
@@ -53,22 +54,6 @@ _NEEDED = ("symbol", "session", "source", "close", "basis")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Factors:
-    """What each bar is multiplied with.
-
-    Parameters
-    ----------
-    price : ndarray of shape (n_bars,)
-        For cash paid later: the product of 1 − amount / close before the ex-date.
-    split : ndarray of shape (n_bars,)
-        For splits later: one over the product of new shares for an old one. Volume is divided by it.
-    """
-
-    price: FloatArray
-    split: FloatArray
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class AdjustedBars:
     """Adjusted bars, and what they were made of.
 
@@ -87,152 +72,6 @@ class AdjustedBars:
     action_ingest_ids: tuple[str, ...] = ()
 
 
-def factors(
-    sessions: npt.NDArray[np.datetime64],
-    close: FloatArray,
-    ex_dates: npt.NDArray[np.datetime64],
-    ratios: FloatArray,
-    cash: FloatArray,
-    *,
-    series: npt.NDArray[np.int64] | None = None,
-    event_series: npt.NDArray[np.int64] | None = None,
-    names: Sequence[str] = (),
-) -> Factors:
-    """The factors of bars as traded, by splits and cash of later ex-dates.
-
-    An event acts on the bars before the first session on or after its ex-date; with an ex-date not after a series' first bar, or
-    after its last, on none. So the last bar is always as traded, and the factor of one bar to another depends on the events
-    between the two only: cutting the future off changes levels by one constant, and no return.
-
-    Parameters
-    ----------
-    sessions : ndarray of datetime64[D], shape (n_bars,)
-        Ascending within a series; an intraday series has several bars a session.
-    close : ndarray of shape (n_bars,)
-        As traded, in the instrument's currency; NaN where there is none.
-    ex_dates : ndarray of datetime64[D], shape (n_events,)
-    ratios : ndarray of shape (n_events,)
-        New shares for one old; 1 for cash only.
-    cash : ndarray of shape (n_events,)
-        Amount a share, of the shares that trade on the ex-date: after a split of the same day. 0 for a split only.
-    series, event_series : ndarray of int, shapes (n_bars,), (n_events,)
-        Which series a bar (ascending) and an event belong to; all to one by default.
-    names : sequence of str
-        Of the series, for messages.
-
-    Returns
-    -------
-    Factors
-        Never NaN. An event's own: ``1 / ratio`` and ``1 − cash × ratio / P``, P the last close before the ex-date (a NaN close is
-        passed over), as in the factor files of QuantConnect's Lean and, for cash alone, CRSP's and Yahoo's adjusted close.
-
-    Raises
-    ------
-    QualityError
-        A ratio is not positive, cash is negative, or not below the price it is paid out of, or there is no such price.
-
-    Examples
-    --------
-    A dividend of 1 on the third day, out of a close of 50; a two-for-one split on the fourth:
-
-    >>> import numpy as np
-    >>> days = np.array(["2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05"], "datetime64[D]")
-    >>> found = factors(days, np.array([40.0, 50.0, 49.0, 25.0]), days[2:], np.array([1.0, 2.0]), np.array([1.0, 0.0]))
-    >>> [round(float(value), 4) for value in found.price], [float(value) for value in found.split]
-    ([0.98, 0.98, 1.0, 1.0], [0.5, 0.5, 0.5, 1.0])
-    """
-    bars = len(sessions)
-    price, split = np.ones(bars), np.ones(bars)
-    of_bar = np.zeros(bars, dtype=np.int64) if series is None else series
-    of_event = np.zeros(len(ex_dates), dtype=np.int64) if event_series is None else event_series
-    row, first, ratio, paid = _placed(sessions, of_bar, ex_dates, of_event, ratios, cash, names)
-    if not len(row):
-        return Factors(price=price, split=split)
-    reference = _last_close(close, row, first)
-    factor = np.ones(len(row))
-    pays = paid > 0
-    with np.errstate(invalid="ignore"):
-        factor[pays] = 1 - (paid * ratio / reference)[pays]
-    wrong = np.flatnonzero(pays & ~(factor > 0))
-    if len(wrong):
-        _refuse_payment(int(wrong[0]), sessions, of_bar, row, paid, ratio, reference, names)
-    # Each stretch of bars between two events of a series has one factor: the product of the series' events after it.
-    for begin in np.flatnonzero(np.r_[True, first[1:] != first[:-1]]):
-        end = int(np.searchsorted(first, first[begin], side="right"))
-        lengths = np.diff(np.r_[first[begin], row[begin:end]])
-        stretch = slice(int(first[begin]), int(row[end - 1]))
-        price[stretch] = np.repeat(np.cumprod(factor[begin:end][::-1])[::-1], lengths)
-        split[stretch] = np.repeat(1 / np.cumprod(ratio[begin:end][::-1])[::-1], lengths)
-    return Factors(price=price, split=split)
-
-
-def _placed(
-    sessions: npt.NDArray[np.datetime64],
-    of_bar: npt.NDArray[np.int64],
-    ex_dates: npt.NDArray[np.datetime64],
-    of_event: npt.NDArray[np.int64],
-    ratios: FloatArray,
-    cash: FloatArray,
-    names: Sequence[str],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], FloatArray, FloatArray]:
-    """The events that act: the bar each comes before, its series' first bar, ratio and cash; those of one bar in one."""
-    bad = np.flatnonzero(~(ratios > 0) | ~np.isfinite(ratios) | ~(cash >= 0) | ~np.isfinite(cash))
-    if len(bad):
-        at = int(bad[0])
-        raise QualityError(
-            f"{_name(names, of_event[at])}: the action of {ex_dates[at]} has the ratio {ratios[at]:g} and the amount {cash[at]:g}",
-            remedy="a ratio is positive, an amount not negative: correct the corporate action",
-        )
-    span = np.int64(1) << 32
-    days = sessions.astype("datetime64[D]").astype(np.int64)
-    bar_key = of_bar * span + days
-    row = np.searchsorted(bar_key, of_event * span + ex_dates.astype("datetime64[D]").astype(np.int64), side="left")
-    first = np.searchsorted(of_bar, of_event, side="left")
-    last = np.searchsorted(of_bar, of_event, side="right")
-    acts = (row > first) & (row < last)
-    row, first, ratios, cash = row[acts], first[acts], ratios[acts], cash[acts]
-    together, event = np.unique(row, return_inverse=True)
-    ratio = np.ones(len(together))
-    np.multiply.at(ratio, event, ratios)
-    paid: FloatArray = np.zeros(len(together))
-    np.add.at(paid, event, cash)
-    begins = np.zeros(len(together), dtype=np.int64)
-    begins[event] = first
-    return np.asarray(together, dtype=np.int64), begins, ratio, paid
-
-
-def _last_close(close: FloatArray, row: npt.NDArray[np.int64], first: npt.NDArray[np.int64]) -> FloatArray:
-    """The last close before each row that is a number, of the same series; NaN where there is none."""
-    found = close[row - 1].astype(np.float64)
-    for event in np.flatnonzero(np.isnan(found)):
-        before = np.flatnonzero(~np.isnan(close[first[event] : row[event]]))
-        found[event] = close[first[event] + before[-1]] if len(before) else np.nan
-    return found
-
-
-def _refuse_payment(
-    at: int,
-    sessions: npt.NDArray[np.datetime64],
-    of_bar: npt.NDArray[np.int64],
-    row: npt.NDArray[np.int64],
-    paid: FloatArray,
-    ratio: FloatArray,
-    reference: FloatArray,
-    names: Sequence[str],
-) -> None:
-    who, when = _name(names, of_bar[row[at]]), sessions[row[at]]
-    before = "no close" if np.isnan(reference[at]) else f"a close of {reference[at]:g}"
-    of_old = "" if ratio[at] == 1 else f", {paid[at] * ratio[at]:g} an old share"
-    raise QualityError(
-        f"{who}: {paid[at]:g} a share is paid on {when}{of_old}, with {before} before it: prices cannot be adjusted",
-        remedy="correct the corporate action (its amount, its currency) or the bar; quant data check",
-    )
-
-
-def _name(names: Sequence[str], series: Any) -> str:
-    return names[int(series)] if int(series) < len(names) else f"series {int(series)}"
-
-
 def adjusted_bars(
     snapshot: Tables,
     symbols: Sequence[str],
@@ -245,6 +84,7 @@ def adjusted_bars(
     action_source: str | Sequence[str] | None = None,
     interval: str = "1d",
     follow_renames: bool = True,
+    reference_days: int | None = REFERENCE_DAYS,
     columns: Sequence[str] | None = None,
 ) -> pa.Table:
     """Bars of companies, adjusted by the corporate actions that were known.
@@ -270,6 +110,8 @@ def adjusted_bars(
     interval : str
     follow_renames : bool
         False: bars and actions as stored under these letters, whoever held them.
+    reference_days : int or None
+        How many days the close that a payment is taken out of may lie before its ex-date; see `factors`.
     columns : sequence of str, optional
         Which, and in which order.
 
@@ -304,6 +146,7 @@ def adjusted_bars(
         action_source=action_source,
         interval=interval,
         follow_renames=follow_renames,
+        reference_days=reference_days,
         columns=wanted,
     ).bars.select(list(wanted))
 
@@ -320,6 +163,7 @@ def read_adjusted(
     action_source: str | Sequence[str] | None = None,
     interval: str = "1d",
     follow_renames: bool = True,
+    reference_days: int | None = REFERENCE_DAYS,
     columns: Sequence[str] = COLUMNS,
 ) -> AdjustedBars:
     """As `adjusted_bars`, with the companies' histories and the ingests of the actions. `columns` are read, and what is needed."""
@@ -344,7 +188,7 @@ def read_adjusted(
     reported = read_actions(snapshot, _letters(known), as_of=moment, action_source=action_source, cash=adjust == "total")
     actions = _of_companies(reported, known, "ex_date", listings)
     ingests = tuple(sorted(actions["ingest_id"].unique().to_pylist()))
-    applied = _apply(bars, _factors_of(bars, agree(actions, action_source)))
+    applied = _apply(bars, _factors_of(bars, agree(actions, action_source), reference_days))
     return AdjustedBars(bars=applied, histories=known, action_ingest_ids=ingests)
 
 
@@ -448,7 +292,7 @@ def _refuse_two_bases(bars: pa.Table) -> None:
             )
 
 
-def _factors_of(bars: pa.Table, events: Events) -> Factors:
+def _factors_of(bars: pa.Table, events: Events, reference_days: int | None) -> Factors:
     """Factors of many series in one call; those a vendor adjusted have no events of ours."""
     codes, names = _encoded(bars["symbol"])
     traded = pc.equal(bars["basis"], "as_traded").to_numpy()
@@ -466,6 +310,7 @@ def _factors_of(bars: pa.Table, events: Events) -> Factors:
         series=codes,
         event_series=series[there],
         names=names,
+        reference_days=reference_days,
     )
 
 
