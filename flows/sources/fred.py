@@ -29,7 +29,7 @@ from flows.sources.http import Reply, VendorClient, require_key
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FredMacro", "available_from"]
+__all__ = ["LAST", "FredMacro", "available_from"]
 
 SOURCE = "fred"
 ADDRESS = "https://api.stlouisfed.org"
@@ -37,6 +37,7 @@ DATASET = "macro_observations"
 NEW_YORK = "America/New_York"
 FIRST_DAY, LAST_DAY = date(1776, 7, 4), date(9999, 12, 31)  # FRED's own words for "since ever" and "still valid"
 MISSING = "."
+LAST = "last"  # in a request: with this answer the series was whole
 # FRED answers at most 2,000 vintages at a time; a piece keeps below that, with its carried-over day.
 VINTAGES_A_PIECE = 1500
 # What was published on the last days before the earlier ingest is asked again: FRED corrects a vintage within its day, and the
@@ -127,7 +128,7 @@ class FredMacro:
         return
 
     def continue_from(self, asked_before: Mapping[str, date]) -> None:
-        """Ask only for what is new of the series whose whole history was asked on those days (in UTC) and is stored."""
+        """Ask only for what is new of the series whose vintages up to those days (in UTC) are stored, whatever their period."""
         self._asked_before = dict(asked_before)
 
     def observations(self, series: Sequence[str], start: date | None = None, end: date | None = None) -> Iterator[Answer]:
@@ -149,11 +150,13 @@ class FredMacro:
         asked = {"series": name, "start": start, "end": end}
         try:
             described = self._describe(name)
+            spans = list(self._history(name, start, end))  # all of it before any: a part must not be taken for the whole
             yield _answer(described.reply, {**asked, "what": "description"}, None, (), (), notes=(described.words,))
-            for span, pages in self._history(name, start, end):
+            for nth, (span, pages) in enumerate(spans, start=1):
                 since = {"realtime_start": span.start, "realtime_end": span.end}
-                for number, page in enumerate(pages):
-                    request = {**asked, "what": "observations", "page": number, **since}
+                for number, page in enumerate(pages, start=1):
+                    last = nth == len(spans) and number == len(pages)
+                    request = {**asked, "what": "observations", **since, "page": number, LAST: last}
                     yield _answer(page.reply, request, _table(name, page.rows, described), (name,), page.refused)
         except _NoSuchSeries as said:
             reply, reason = said.args
@@ -175,7 +178,9 @@ class FredMacro:
 
     def _history(self, name: str, start: date | None, end: date | None) -> Iterator[tuple[_Span, list[_Page]]]:
         """The stretches of real time with their pages; rows are made of a whole stretch, since a period may cross two pages."""
-        before = self._asked_before.get(name) if start is None and end is None else None
+        before = self._asked_before.get(name) if start is None else None
+        if before is not None and end is not None and end < before:
+            before = None  # a window of the past is asked for whole
         spans = [_Span(FIRST_DAY, LAST_DAY, False)] if before is None else _spans(self._vintage_dates(name), before - _OVERLAP)
         for span in spans:
             try:
