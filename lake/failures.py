@@ -109,9 +109,11 @@ def _wording(what: str, path: object, problem: Exception) -> str:
 
 def first_line(problem: Exception) -> str:
     """What a library said, in one line, without the Rust backtrace that delta-rs puts behind it and without credentials."""
-    plain = _without_credentials(re.sub(r"\x1b\[\d+m", "", str(problem)).replace(" ↳", ":"))
+    plain = _without_credentials(re.sub(r"\s*↳", ":", re.sub(r"\x1b\[\d+m", "", str(problem))))
     said = re.split(r" 0: | stack backtrace| Debug source:", " ".join(plain.split()))[0]
-    said = re.sub(r"<\?xml.*?<Code>(\w+)</Code>(?:<Message>([^<]*)</Message>)?.*", r"\1: \2", said)
+    answer = re.search(r"status code: (\d+[^<:]*):.*?<Code>(\w+)</Code>(?:\s*<Message>([^<]*)</Message>)?", said)
+    if answer:
+        said = f"the store answered {answer[1].strip()}, {answer[2]}: {answer[3] or 'no more said'}"
     return said if len(said) <= 400 else f"{said[:397]}..."
 
 

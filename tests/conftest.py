@@ -14,7 +14,19 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     for name in list(os.environ):
-        if name.startswith(("QUANT_", "PREFECT_API", "MLFLOW_TRACKING", "ALPACA_", "FRED_API", "TRADIER_", "POLYGON_")):
+        if name.startswith(
+            (
+                "QUANT_",
+                "PREFECT_API",
+                "MLFLOW_TRACKING",
+                "ALPACA_",
+                "FRED_API",
+                "TRADIER_",
+                "POLYGON_",
+                "AWS_",
+                "PREFECT_SERVER_DATABASE",
+            )
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("QUANT_HOME", str(tmp_path / "home"))
 
