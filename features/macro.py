@@ -1,7 +1,7 @@
 """Macro series laid along sessions: at each close the newest period that was published by then.
 
 1. Names are read (`parse_series`): ``CPILFESL`` is the newest period's value, ``CPILFESL@-12M`` that of twelve months before it.
-2. One source a series is settled (`one_source`).
+2. One source a series is settled (`lake.choice.one_source`).
 3. One DuckDB query follows the vintages (`_ALIGN`): for every moment at which something was published, the newest period known
    and the value then known for it; then an ASOF JOIN of the sessions' closes on those moments.
 4. A series that has stopped is NaN, not its last value for ever (`_ALIGN`, *stale*).
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from config.errors import InputError, UnknownNameError, did_you_mean
+from lake.choice import one_source
 
 __all__ = ["MacroName", "align_macro", "one_source", "parse_series"]
 
@@ -90,42 +90,6 @@ def parse_series(name: str) -> MacroName:
     if not found:
         raise InputError(f"{name!r} does not name a macro series", remedy="write SERIES, or SERIES@-12M for twelve months before")
     return MacroName(name, found["series"], int(found["months"] or 0))
-
-
-def one_source(rows: pa.Table, column: str, chosen: str | Mapping[str, str] | None, *, argument: str) -> pa.Table:
-    """Keep the chosen source of each name in `column`; refuse to mix two.
-
-    Parameters
-    ----------
-    chosen : str, mapping of str to str, or None
-        One source for all, or by name; None where each name has but one.
-    argument : str
-        The caller's parameter, for the message.
-
-    Raises
-    ------
-    InputError
-        Two sources hold the same name and none was chosen.
-    """
-    pairs = rows.group_by([column, "source"]).aggregate([]).to_pylist()
-    sources: dict[str, list[str]] = {}
-    for pair in pairs:
-        sources.setdefault(pair[column], []).append(pair["source"])
-    wanted: dict[str, str] = {}
-    for name, found in sorted(sources.items()):
-        choice = chosen if isinstance(chosen, str) else (chosen or {}).get(name)
-        if choice is None and len(found) > 1:
-            raise InputError(
-                f"{name} comes from {len(found)} sources ({', '.join(sorted(found))}), which are never mixed",
-                remedy=f'choose one: {argument}="{sorted(found)[0]}"',
-            )
-        wanted[name] = choice if choice is not None else found[0]
-    if chosen is None:
-        return rows
-    joined = pc.binary_join_element_wise(rows[column], rows["source"], "\x1f")
-    return rows.filter(
-        pc.is_in(joined, value_set=pa.array([f"{name}\x1f{source}" for name, source in wanted.items()], pa.string()))
-    )
 
 
 def align_macro(

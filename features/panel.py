@@ -10,9 +10,12 @@ import pandas as pd
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MarketPanel", "PriceBasis"]
+    from lake.listings import History
+
+__all__ = ["Adjust", "MarketPanel", "PriceBasis"]
 
 PriceBasis = Literal["as_traded", "vendor_adjusted"]
+Adjust = Literal["none", "splits", "total"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +25,16 @@ class MarketPanel:
     Parameters
     ----------
     open, high, low, close, volume : DataFrame of shape (n_sessions, n_symbols)
-        As stored; NaN where the source has no value. Prices in the instrument's currency.
+        NaN where the source has no value, and from a delisting on. Prices in the instrument's currency.
     macro : mapping of str to Series of shape (n_sessions,)
         The newest value available at each session's close; NaN before the first and once the series is stale.
     basis : mapping of str to {"as_traded", "vendor_adjusted"}
         By symbol. Vendor-adjusted prices were made with hindsight of later splits and dividends.
+    adjust : {"none", "splits", "total"}
+        What prices as traded were adjusted for; see `features.point_in_time.load_panel`.
+    companies : mapping of str to History
+        By symbol: the company's letters through time, its delisting (`delisted`, the first session without a bar) and the cash a
+        share its holders got then (`final_value`, None where that is not known).
     ingest_ids : tuple of str
         The ingests whose rows are in this panel.
     snapshot_id : str
@@ -40,6 +48,8 @@ class MarketPanel:
     volume: pd.DataFrame
     macro: Mapping[str, pd.Series] = field(default_factory=dict)
     basis: Mapping[str, PriceBasis] = field(default_factory=dict)
+    adjust: Adjust = "splits"
+    companies: Mapping[str, History] = field(default_factory=dict)
     ingest_ids: tuple[str, ...] = ()
     snapshot_id: str = ""
 
@@ -60,7 +70,8 @@ class MarketPanel:
 
     def upto(self, session: pd.Timestamp) -> MarketPanel:
         """The same panel without anything after `session`."""
-        return self._rows(slice(None, session))
+        companies = {symbol: company.upto(session.date()) for symbol, company in self.companies.items()}
+        return replace(self._rows(slice(None, session)), companies=companies)
 
     def since(self, session: pd.Timestamp) -> MarketPanel:
         """The same panel without anything before `session`."""

@@ -1,8 +1,9 @@
 """Reads a market panel from a lake snapshot: bars as known at a moment, macro values as known at each session's close.
 
-1. `_read_bars` reads the bars, one source a symbol (`one_source`), and refuses what cannot be laid out.
+1. `_read_bars` reads the bars of each company, adjusted by what was known (`lake.adjustment.read_adjusted`), and explains what is
+   not there (`_explain_absence`).
 2. `_lay_out` makes one matrix a field over the union of the symbols' sessions.
-3. `_adjust` puts prices as traded on today's share count by the splits known at `as_of` (`split_factors`).
+3. `_known_at` says when each row could first be known, corrections and late actions included.
 4. `_read_macro` aligns the macro series (`align_macro`).
 """
 
@@ -11,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,12 +23,14 @@ import pyarrow.compute as pc
 from config.calendar import DEFAULT_CALENDAR, session_closes
 from config.errors import InputError, QualityError, UnknownNameError, did_you_mean
 from features.kernels import FloatArray
-from features.macro import align_macro, one_source, parse_series
-from features.panel import MarketPanel
-from features.splits import split_factors
+from features.macro import align_macro, parse_series
+from features.panel import Adjust, MarketPanel
+from lake.adjustment import AdjustedBars, read_adjusted
+from lake.choice import one_source
 
 if TYPE_CHECKING:
     from lake import Snapshot
+    from lake.listings import History
 
 __all__ = ["PanelRequest", "held_macro", "load_panel", "read_panel"]
 
@@ -46,6 +50,9 @@ def load_panel(
     macro_source: str | Mapping[str, str] | None = None,
     interval: str = "1d",
     calendar: str = DEFAULT_CALENDAR,
+    adjust: Adjust = "splits",
+    action_source: str | tuple[str, ...] | None = None,
+    follow_renames: bool = True,
 ) -> MarketPanel:
     """Read prices and macro values by session.
 
@@ -54,7 +61,8 @@ def load_panel(
     snapshot : Snapshot
         A published state of the lake.
     symbols : sequence of str
-        The columns, in this order.
+        The columns, in this order. Letters mean the last company that took them on or before `end`; its bars under earlier and
+        later letters are in the same column, those of another company that held the letters are not.
     start, end : date, optional
         First and last session, both included.
     as_of : datetime, optional
@@ -68,27 +76,39 @@ def load_panel(
     calendar : str
         The exchange whose closes date the sessions. A session it does not hold (a weekend of a crypto symbol) is dated by the
         latest `event_time` of its bars.
+    adjust : {"splits", "total", "none"}
+        For which corporate actions, as known at `as_of`, prices as traded are adjusted: splits; dividends and capital gains too; or
+        nothing. Vendor-adjusted prices are left as they are.
+    action_source : str or tuple of str, optional
+        Whom to believe about actions; by default all sources, which must agree.
+    follow_renames : bool
+        False: the bars stored under the letters, whoever held them.
 
     Returns
     -------
     MarketPanel
-        Rows are the union of the symbols' sessions; a symbol without a bar on one of them (or on all) is NaN there. Prices of basis
-        as_traded are adjusted for splits with an ex-date inside the panel (price / ratio, volume × ratio before it), as known
-        at `as_of`; dividends are not taken into account. Vendor-adjusted prices are left as they are.
+        Rows are the union of the symbols' sessions; a symbol without a bar on one of them (or on all) is NaN there, as it is from
+        its delisting on (`panel.companies`). Each symbol's last bar is as traded; an action acts on the bars before its ex-date.
 
     Notes
     -----
     A bar that was corrected after its session appears in its newest version known at `as_of`. To see what was known earlier,
     read with an earlier `as_of`.
 
+    *What adjustment promises.* An action changes all earlier prices of its symbol by one factor, so the ratio of any two prices up
+    to a session depends on actions up to that session only: returns, and every feature that stays the same when all its prices are
+    multiplied by one number, are the same whether the panel ends there or years later. The *level* of an adjusted price knows later
+    actions: a rule such as "above five dollars" belongs on a panel with ``adjust="none"``. Volume is adjusted by splits only, so
+    that close × volume is cash traded under "none" and "splits", and lower by later payments under "total".
+
     Raises
     ------
     UnknownNameError
         A symbol or a macro series is not in the lake.
     InputError
-        No symbol, a symbol twice, two sources and none chosen, or no bar in the window.
+        No symbol, a symbol (or a company) twice, two sources and none chosen, or no bar in the window.
     QualityError
-        A symbol has two bars for one session, or prices of two bases.
+        A symbol has two bars for one session, or the bars cannot be adjusted: see `lake.adjustment.adjusted_bars`.
     """
     request = PanelRequest(
         symbols=tuple(symbols) if not isinstance(symbols, str) else (),
@@ -100,6 +120,9 @@ def load_panel(
         macro_source=macro_source,
         interval=interval,
         calendar=calendar,
+        adjust=adjust,
+        action_source=action_source,
+        follow_renames=follow_renames,
     )
     return read_panel(snapshot, request)[0]
 
@@ -117,6 +140,9 @@ class PanelRequest:
     macro_source: str | Mapping[str, str] | None = None
     interval: str = "1d"
     calendar: str = DEFAULT_CALENDAR
+    adjust: Adjust = "splits"
+    action_source: str | tuple[str, ...] | None = None
+    follow_renames: bool = True
 
     def __post_init__(self) -> None:
         if not self.symbols:
@@ -140,20 +166,23 @@ def read_panel(snapshot: Snapshot, request: PanelRequest) -> tuple[MarketPanel, 
         UTC: the session's close, or later where one of the symbol's bars up to that session was corrected since. NaT where the
         symbol has no bar.
     """
-    bars = _read_bars(snapshot, request)
+    read = _read_bars(snapshot, request)
+    bars = read.bars
     sessions, fields = _lay_out(bars, request.symbols)
-    basis = _basis(bars)
-    action_ids = _adjust(snapshot, request, fields, sessions, basis)
     closes = _closes(bars, sessions, request.calendar)
     series, macro_ids = _read_macro(snapshot, request, closes, sessions)
+    action_ids = read.actions["ingest_id"].unique().to_pylist()
+    basis = {row["symbol"]: row["basis"] for row in bars.group_by(["symbol", "basis"]).aggregate([]).to_pylist()}
     panel = MarketPanel(
         **{name: pd.DataFrame(fields[name], index=sessions, columns=list(request.symbols)) for name in FIELDS},
         macro=series,
-        basis=basis,
+        basis=dict(sorted(basis.items())),
+        adjust=request.adjust,
+        companies={symbol: read.histories[symbol] for symbol in request.symbols},
         ingest_ids=tuple(sorted({*bars["ingest_id"].unique().to_pylist(), *action_ids, *macro_ids})),
         snapshot_id=snapshot.id,
     )
-    return panel, _known_at(bars, request.symbols, sessions, closes)
+    return panel, _known_at(read, request.symbols, sessions, closes)
 
 
 def held_macro(snapshot: Snapshot, names: Iterable[str], *, as_of: datetime | None = None) -> tuple[str, ...]:
@@ -166,42 +195,47 @@ def held_macro(snapshot: Snapshot, names: Iterable[str], *, as_of: datetime | No
     return tuple(name for name, series in asked.items() if series in held)
 
 
-def _read_bars(snapshot: Snapshot, request: PanelRequest) -> pa.Table:
+def _read_bars(snapshot: Snapshot, request: PanelRequest) -> AdjustedBars:
     if "equity_bars" not in snapshot.tables:
         raise InputError(f"snapshot {snapshot.id} holds no bars", remedy="ingest some first: quant ingest equity")
-    found = snapshot.read(
-        "equity_bars",
-        where={"symbol": list(request.symbols), "interval": [request.interval]},
+    read = read_adjusted(
+        snapshot,
+        request.symbols,
         start=request.start,
         end=request.end,
         as_of=request.as_of,
+        adjust=request.adjust,
+        source=request.source,
+        action_source=request.action_source,
+        interval=request.interval,
+        follow_renames=request.follow_renames,
         columns=_BAR_COLUMNS,
     )
-    bars = one_source(found, "symbol", request.source, argument="source")
-    absent = sorted(set(request.symbols) - set(bars["symbol"].unique().to_pylist()))
+    absent = sorted(set(request.symbols) - set(read.bars["symbol"].unique().to_pylist()))
     if absent:
-        _explain_absence(snapshot, request, absent)
-    if bars.num_rows == 0:
+        _explain_absence(snapshot, request, absent, read.histories)
+    if read.bars.num_rows == 0:
         first, last = request.start or "the first session", request.end or "the last"
         moment = "" if request.as_of is None else f", as known at {request.as_of:%Y-%m-%d %H:%M %Z}"
         raise InputError(
             f"no bar of {', '.join(request.symbols)} from {first} to {last}{moment}",
             remedy="widen the window; `quant data ls` shows what is there",
         )
-    return bars
+    return read
 
 
-def _explain_absence(snapshot: Snapshot, request: PanelRequest, absent: list[str]) -> None:
+def _explain_absence(snapshot: Snapshot, request: PanelRequest, absent: list[str], companies: Mapping[str, History]) -> None:
     """Refuse symbols that the lake does not hold; one without a bar in the window, or as of the moment, is a column of NaN."""
     held = snapshot.read("equity_bars", where={"interval": [request.interval]}, columns=["symbol", "source"])
     pairs = {(row["symbol"], row["source"]) for row in held.group_by(["symbol", "source"]).aggregate([]).to_pylist()}
     known = sorted({symbol for symbol, _ in pairs})
     for symbol in absent:
-        if symbol not in known:
+        letters = {spell.symbol for spell in companies[symbol].spells}
+        if not letters & set(known):
             raise UnknownNameError(f"the lake holds no {request.interval} bar of {symbol!r}", remedy=did_you_mean(symbol, known))
         chosen = request.source if isinstance(request.source, str) else (request.source or {}).get(symbol)
-        if chosen is not None and (symbol, chosen) not in pairs:
-            there = sorted(name for held_symbol, name in pairs if held_symbol == symbol)
+        there = sorted({name for held_symbol, name in pairs if held_symbol in letters})
+        if chosen is not None and chosen not in there:
             raise UnknownNameError(f"{symbol} has no bar from source {chosen!r}", remedy=f"it has bars from {', '.join(there)}")
 
 
@@ -225,42 +259,6 @@ def _lay_out(bars: pa.Table, symbols: tuple[str, ...]) -> tuple[pd.DatetimeIndex
     return pd.DatetimeIndex(unique.astype("datetime64[ns]"), name="session"), fields
 
 
-def _basis(bars: pa.Table) -> dict[str, Any]:
-    basis: dict[str, Any] = {}
-    for row in bars.group_by(["symbol", "basis"]).aggregate([]).to_pylist():
-        if basis.setdefault(row["symbol"], row["basis"]) != row["basis"]:
-            raise QualityError(
-                f"{row['symbol']} has prices as traded and prices adjusted by the vendor in one series",
-                remedy="read a window that holds one basis only, or ingest the symbol again from one of them",
-            )
-    return dict(sorted(basis.items()))
-
-
-def _adjust(
-    snapshot: Snapshot,
-    request: PanelRequest,
-    fields: dict[str, FloatArray],
-    sessions: pd.DatetimeIndex,
-    basis: Mapping[str, str],
-) -> set[str]:
-    """Adjust prices as traded for splits, in place; the ingests of the splits come back."""
-    traded = [symbol for symbol in request.symbols if basis.get(symbol) == "as_traded"]
-    if not traded or "corporate_actions" not in snapshot.tables:
-        return set()
-    actions = snapshot.read(
-        "corporate_actions",
-        where={"symbol": traded, "kind": ["split"]},
-        as_of=request.as_of,
-        columns=["symbol", "ex_date", "source", "value", "ingest_id"],
-    )
-    factors = split_factors(actions, request.symbols, sessions)
-    if factors is None:
-        return set()
-    for name in FIELDS:
-        fields[name] = fields[name] * factors if name == "volume" else fields[name] / factors
-    return set(actions["ingest_id"].to_pylist())
-
-
 def _closes(bars: pa.Table, sessions: pd.DatetimeIndex, calendar: str) -> pd.DatetimeIndex:
     """The moment each session closes: the exchange's own, else the latest event time of the session's bars."""
     closes = session_closes(sessions, calendar)
@@ -272,18 +270,29 @@ def _closes(bars: pa.Table, sessions: pd.DatetimeIndex, calendar: str) -> pd.Dat
     return pd.DatetimeIndex(closes.where(closes.notna(), ends.tz_convert("UTC")))
 
 
-def _known_at(bars: pa.Table, symbols: tuple[str, ...], sessions: pd.DatetimeIndex, closes: pd.DatetimeIndex) -> pd.DataFrame:
+def _known_at(read: AdjustedBars, symbols: tuple[str, ...], sessions: pd.DatetimeIndex, closes: pd.DatetimeIndex) -> pd.DataFrame:
+    bars, value_set = read.bars, pa.array(symbols)
     row = sessions.get_indexer(pd.DatetimeIndex(bars["session"].to_numpy()))
-    column = pc.index_in(bars["symbol"], value_set=pa.array(symbols)).to_numpy()
+    column = pc.index_in(bars["symbol"], value_set=value_set).to_numpy()
     never = np.iinfo(np.int64).min  # also how NumPy writes NaT
     available = np.full((len(sessions), len(symbols)), never)
-    available[row, column] = bars["available_at"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+    available[row, column] = _microseconds(bars["available_at"])
     missing = available == never
+    # What adjusts the bars before an ex-date has to be known from then on; of several reports the first will do.
+    actions = read.actions.group_by(["symbol", "ex_date", "kind"]).aggregate([("available_at", "min")])
+    first = sessions.searchsorted(pd.DatetimeIndex(actions["ex_date"].to_numpy()))
+    acts = (first > 0) & (first < len(sessions))
+    column = pc.index_in(actions["symbol"], value_set=value_set).to_numpy()
+    np.maximum.at(available, (first[acts], column[acts]), _microseconds(actions["available_at_min"])[acts])
     close = closes.to_numpy(dtype="datetime64[us]").astype(np.int64)
     known = np.maximum(np.maximum.accumulate(available, axis=0), close[:, np.newaxis])
     known[missing] = never
     columns = {symbol: pd.DatetimeIndex(known[:, place].astype("datetime64[us]"), tz="UTC") for place, symbol in enumerate(symbols)}
     return pd.DataFrame(columns, index=sessions)
+
+
+def _microseconds(moments: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    return np.asarray(moments.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy(), dtype=np.int64)
 
 
 def _read_macro(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["CASH_KINDS", "Events", "agree", "read_actions"]
 
 CASH_KINDS = ("dividend", "special_dividend", "capital_gain")
-_COLUMNS = ["symbol", "ex_date", "kind", "source", "value", "ingest_id"]
+_COLUMNS = ["symbol", "ex_date", "kind", "source", "value", "available_at", "ingest_id"]
 
 # Vendors round: half a thousandth of the currency or a thousandth of an amount, a ten-thousandth of a ratio.
 _SAME = (
@@ -88,14 +88,13 @@ class Events:
 def read_actions(
     snapshot: Tables,
     letters: Sequence[str],
+    kinds: Sequence[str],
     *,
     as_of: datetime | None,
     action_source: str | Sequence[str] | None,
-    cash: bool,
 ) -> pa.Table:
-    """Splits, and payments where `cash`, as known at `as_of`: symbol, ex_date, kind, source, value, ingest_id."""
-    kinds = ["split", *(CASH_KINDS if cash else ())]
-    where: dict[str, Any] = {"symbol": list(letters), "kind": kinds}
+    """Actions of these kinds as known at `as_of`: symbol, ex_date, kind, source, value, available_at, ingest_id."""
+    where: dict[str, Any] = {"symbol": list(letters), "kind": list(kinds)}
     if action_source is not None:
         where["source"] = _ordered(action_source)
     return snapshot.read("corporate_actions", where=where, as_of=as_of, columns=_COLUMNS)

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from config.errors import InputError, QualityError
-from lake.actions import Events, agree, read_actions
+from lake.actions import CASH_KINDS, Events, agree, read_actions
 from lake.choice import one_source
 from lake.factors import REFERENCE_DAYS, Factors, factors
 from lake.listings import History, Listings, Spell, read_listings
@@ -63,13 +63,13 @@ class AdjustedBars:
         As `adjusted_bars`.
     histories : mapping of str to History
         By symbol as asked: its letters through time, its delisting.
-    action_ingest_ids : tuple of str
-        The ingests of the corporate actions that were read, sorted.
+    actions : pyarrow.Table
+        The splits and payments that were read: symbol as asked, ex_date, kind, available_at, ingest_id; one row a report.
     """
 
     bars: pa.Table = field(repr=False)
     histories: Mapping[str, History]
-    action_ingest_ids: tuple[str, ...] = ()
+    actions: pa.Table = field(repr=False)
 
 
 def adjusted_bars(
@@ -166,7 +166,7 @@ def read_adjusted(
     reference_days: int | None = REFERENCE_DAYS,
     columns: Sequence[str] = COLUMNS,
 ) -> AdjustedBars:
-    """As `adjusted_bars`, with the companies' histories and the ingests of the actions. `columns` are read, and what is needed."""
+    """As `adjusted_bars`, with the companies' histories and the actions. `columns` are read, and what is needed besides."""
     if adjust not in ("none", "splits", "total"):
         raise InputError(f"adjust={adjust!r} is none of none, splits, total")
     asked = (symbols,) if isinstance(symbols, str) else tuple(dict.fromkeys(symbols))
@@ -177,19 +177,17 @@ def read_adjusted(
     stored = [name for name in dict.fromkeys((*_NEEDED, *columns)) if name not in _COMPUTED]
     where = {"symbol": _letters(known), "interval": [interval]}
     order = ["event_time"] if "event_time" not in stored else []
-    found = snapshot.read("equity_bars", where=where, start=start, end=end, as_of=moment, columns=[*stored, *order])
-    given = _of_companies(found, known, "session")
-    _refuse_labelled_later(found, given, known, listings)
+    held = snapshot.read("equity_bars", where=where, start=start, end=end, as_of=moment, columns=[*stored, *order])
+    given = _of_companies(held, known, "session")
+    _refuse_labelled_later(held, given, known, listings)
     bars = one_source(given, "symbol", source, argument="source")
     _refuse_two_bases(bars)
     refuse_mixed_adjustments(snapshot, bars, interval=interval, as_of=moment)
-    if adjust == "none" or not bars.num_rows:
-        return AdjustedBars(bars=_apply(bars, None), histories=known)
-    reported = read_actions(snapshot, _letters(known), as_of=moment, action_source=action_source, cash=adjust == "total")
+    kinds = {"none": (), "splits": ("split",), "total": ("split", *CASH_KINDS)}[adjust]
+    reported = read_actions(snapshot, _letters(known), kinds, as_of=moment, action_source=action_source)
     actions = _of_companies(reported, known, "ex_date", listings)
-    ingests = tuple(sorted(actions["ingest_id"].unique().to_pylist()))
-    applied = _apply(bars, _factors_of(bars, agree(actions, action_source), reference_days))
-    return AdjustedBars(bars=applied, histories=known, action_ingest_ids=ingests)
+    found = None if adjust == "none" else _factors_of(bars, agree(actions, action_source), reference_days)
+    return AdjustedBars(bars=_apply(bars, found), histories=known, actions=actions)
 
 
 def _letters(known: Mapping[str, History]) -> list[str]:

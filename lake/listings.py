@@ -82,6 +82,14 @@ class History:
         """Whether the letters have always been this company's, as far as is known."""
         return len(self.spells) == 1 and self.spells[0].start is None and self.spells[0].end is None
 
+    def upto(self, day: date) -> History:
+        """The same without what happened after a day."""
+        spells = tuple(spell for spell in self.spells if spell.start is None or spell.start <= day) or self.spells[:1]
+        last = spells[-1]
+        if last.end is None or last.end <= day:
+            return self
+        return History(spells=(*spells[:-1], Spell(last.symbol, last.start, None)))
+
     def letters_on(self, day: date) -> str | None:
         """The company's letters on a day; None after its delisting, or before its letters were its own."""
         return next((spell.symbol for spell in self.spells if spell.holds(day)), None)
