@@ -27,7 +27,7 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 
 import prefect
 from prefect.cache_policies import NO_CACHE
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.flow_engine import FlowRunTimeoutError
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.task_engine import TaskRunTimeoutError
@@ -35,7 +35,10 @@ from prefect.utilities.annotations import quote
 
 from config.errors import InputError, RateLimited, ServiceUnavailable, Transient
 
-__all__ = ["QuantFlow", "api_configured", "flow", "inside_flow_run", "some_of", "step"]
+__all__ = ["LONGEST_WAIT_SECONDS", "QuantFlow", "api_configured", "flow", "inside_flow_run", "some_of", "step", "wait_before_retry"]
+
+LONGEST_WAIT_SECONDS = 300.0
+"""No vendor's Retry-After makes a run wait longer than this before one retry."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -225,6 +228,22 @@ def _taken_over(
     return bound
 
 
+def wait_before_retry(failure: Exception, attempt: int, first_delay_seconds: float) -> float:
+    """Seconds to wait before the next try: `first_delay_seconds`, doubled with each attempt (0, 1, ...).
+
+    A vendor that named a longer wait gets it, up to `LONGEST_WAIT_SECONDS`; a longer one is for the next run.
+    """
+    asked = failure.retry_after_seconds if isinstance(failure, RateLimited) else None
+    own = float(first_delay_seconds * 2**attempt)
+    return max(own, min(asked or 0.0, LONGEST_WAIT_SECONDS))
+
+
+def _attempt_of_task() -> int:
+    """How many tries of the running task came before this one."""
+    run = TaskRunContext.get()
+    return max(0, (run.task_run.run_count if run is not None else 1) - 1)
+
+
 def step(
     *,
     name: str,
@@ -244,7 +263,8 @@ def step(
     retries : int
         How often a `Transient` failure is tried again; other failures are raised at once.
     retry_delay_seconds : float
-        The wait before the first retry, doubled each time; a `RateLimited` answer that names a longer wait is honoured.
+        The wait before the first retry, doubled each time; a `RateLimited` answer that names a longer wait is honoured, up to
+        `LONGEST_WAIT_SECONDS`, in a plain call and in a Prefect run alike.
     tags : tuple of str
         Prefect concurrency limits apply by tag ("vendor:yahoo").
     run_name : callable, optional
@@ -257,6 +277,17 @@ def step(
         def named(parameters: dict[str, Any]) -> str:
             return name if run_name is None else run_name(parameters)
 
+        @functools.wraps(function)
+        def patient(*args: P.args, **kwargs: P.kwargs) -> R:
+            """As a task: Prefect waits a fixed time before each retry, so what a vendor asked for beyond it is waited here."""
+            try:
+                return function(*args, **kwargs)
+            except RateLimited as failure:
+                attempt = _attempt_of_task()
+                if attempt < retries:
+                    time.sleep(wait_before_retry(failure, attempt, retry_delay_seconds) - retry_delay_seconds * 2**attempt)
+                raise
+
         as_task: Any = prefect.task(
             name=name,
             retries=retries,
@@ -267,7 +298,7 @@ def step(
             persist_result=False,
             cache_policy=NO_CACHE,
             task_run_name=cast("Any", named),
-        )(function)
+        )(patient)
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -281,8 +312,7 @@ def step(
                 except Exception as failure:
                     if attempt == retries or not isinstance(failure, Transient):
                         raise
-                    asked = failure.retry_after_seconds if isinstance(failure, RateLimited) else None
-                    time.sleep(max(retry_delay_seconds * 2**attempt, asked or 0.0))
+                    time.sleep(wait_before_retry(failure, attempt, retry_delay_seconds))
             raise AssertionError("unreachable: the last attempt returns or raises")
 
         call.as_task = as_task  # type: ignore[attr-defined]

@@ -1,72 +1,72 @@
-"""What every ingest does with a source's answers, and the report it gives.
+"""What every ingest does: ask the sources in order, store what comes as it comes, check the calendars, publish.
 
-1. `collect` asks the sources for blocks of names (a step, retried by error class) and stores each answer (`store_answer`).
-2. `store_answer` keeps the bytes, splits good rows from bad by the table's rules, writes the good, quarantines the bad.
-3. `_finish` compares what is stored with the exchange's calendar (`bring_gaps_up_to_date`), writes what was asked and what came
-   (`record_runs`), and only then lets `Lake.publish` name the new state.
+1. `ingest` shares the names out (`_shared_out`) and lets each source in turn answer for those it has; a name for which a source
+   fails, or which it does not have, is asked of the next (`Run.from_source`).
+2. `Run.from_requests` asks some requests at a time (a step; flows.ingest_ask retries by error class and finds the bad name in a
+   failed request) and stores the answers (a step; flows.ingest_store). Only counts are kept.
+3. Rows given again that are not those stored have their symbol's whole history asked again (`Run.refetch`).
+4. `Run.finish` records the last counts and lets `Lake.publish` name the new state.
 
-Killed between any two of these, the next run finds equal rows stored, adds what is missing, and publishes.
+Killed at any moment, the next run goes on: what was stored is confirmed by its newest sessions only (of an incremental source),
+what was not is asked as if never asked, and the gaps of the symbols in between are looked at again (`mark_interrupted`).
+Interrupted by Ctrl-C, the counts are recorded and nothing is published: a snapshot is the state after a whole run.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
-
 from config.artifacts import show_table
 from config.clock import Clock
 from config.errors import DataError, InputError, QuantError, ServiceError, UnknownNameError, did_you_mean
-from config.orchestration import some_of, step
+from config.orchestration import inside_flow_run, some_of, step
 from config.progress import Progress
-from config.settings import Settings
-from config.tables import table_spec
-from flows.bookkeeping import bring_gaps_up_to_date, quarantine_unread, record_runs
-from flows.ingest_report import IngestReport, NameOutcome, Outcome, RowCounts
-from flows.sources.base import Answer, Source, blocks
+from flows.bookkeeping import AnswerRun, check_gaps, mark_interrupted, open_gaps, record_runs
+from flows.ingest_arguments import as_day, as_names, as_window, make_sources, run_words, with_key
+from flows.ingest_ask import Ask, Asker, Unanswered
+from flows.ingest_plan import Request, Window, plan
+from flows.ingest_report import IngestReport, NameOutcome, RowCounts, Tally
+from flows.ingest_store import NAME_COLUMN, Stored, store_answers
+from flows.sources.base import Answer, Source
 
 if TYPE_CHECKING:
-    from lake import WriteResult
-    from lake.quality import Split
     from lake.store import Lake
+    from lake.stored import StoredSpan
 
 __all__ = [
     "TIMEOUT_SECONDS",
+    "Ask",
     "IngestReport",
     "NameOutcome",
     "RowCounts",
+    "Run",
+    "Window",
     "as_day",
     "as_names",
     "as_window",
+    "final_state",
     "ingest",
+    "make_sources",
     "run_words",
     "with_key",
 ]
 
 # A source that hangs must not keep the next day's run from starting; a first fill of thousands of symbols takes hours.
 TIMEOUT_SECONDS = 6 * 3600.0
+# A step of a Prefect run asks for about so many names; what it holds at a time before it is stored is bounded in bytes.
+NAMES_PER_STEP = 50
+BYTES_PER_STEP = 32 * 2**20
 
-_NAME_COLUMN = {
-    "equity_bars": "symbol",
-    "corporate_actions": "symbol",
-    "macro_observations": "series",
-    "option_quotes": "underlying",
+TABLE_OF = {
+    "equity": "equity_bars",
+    "actions": "corporate_actions",
+    "macro": "macro_observations",
+    "options": "option_quotes",
+    "cot": "cot_positions",
 }
-Ask = Callable[[Any, Sequence[str]], Iterator[Answer]]
-
-
-@dataclass(kw_only=True)
-class _Collected:
-    """What has come so far."""
-
-    stored: list[tuple[Answer, RowCounts]] = field(default_factory=list)
-    names: dict[str, NameOutcome] = field(default_factory=dict)
-    failures: list[QuantError] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def ingest(
@@ -78,19 +78,20 @@ def ingest(
     lake: Lake,
     clock: Clock,
     progress: Progress,
-    calendar: str,
+    window: Window | None = None,
     notes: Sequence[str] = (),
 ) -> IngestReport:
-    """Ask the sources, in order, for what the ones before them do not have; store what comes; publish.
+    """Ask the sources, in order, for what the ones before them do not have or did not give; store what comes; publish.
 
     Parameters
     ----------
-    dataset : {"equity", "macro", "options"}
-        For the report.
+    dataset : {"equity", "actions", "macro", "options", "cot"}
     names : sequence of str, optional
-        Symbols or series; None: all that the first source has.
+        Symbols or series; None: all that the first source has or, where it cannot tell, all that is stored from it.
     ask : callable
-        ``ask(source, names)`` yields the source's answers.
+        ``ask(source, names, start, end)`` yields the source's answers.
+    window : Window, optional
+        What of each name; everything, or what is new, by default.
 
     Raises
     ------
@@ -98,271 +99,379 @@ def ingest(
         No source has any of the names.
     ServiceError, DataError
         Every request failed; the first failure is raised. When only some failed the report says which.
+    KeyboardInterrupt
+        Interrupted: what was stored is kept, nothing was published.
     """
-    started = clock.now()
-    collected = _Collected(notes=list(notes))
-    for source, asked in _share_out(dataset, names, sources, collected):
-        collect(source, asked, ask, lake=lake, started=started, progress=progress, collected=collected)
-    if collected.failures and not collected.stored:
-        raise collected.failures[0]
-    progress.stage("publish")
-    publish = step(name="publish", retries=3)(lambda: _finish(lake, collected.stored, started, calendar))
-    gaps, snapshot_id = publish()
-    report = IngestReport(
-        dataset=dataset,
-        snapshot_id=snapshot_id,
-        tables=_totals(collected.stored),
-        names=tuple(collected.names.values()),
-        ingest_ids=tuple(answer.ingest_id for answer, _ in collected.stored),
-        gaps=gaps,
-        notes=tuple(dict.fromkeys(collected.notes)),
-    )
-    _show_on_page(report)
-    return report
+    run = Run(dataset=dataset, ask=ask, lake=lake, started=clock.now(), progress=progress, window=window or Window())
+    run.notes.extend(notes)
+    asked = run.listed(names, sources)
+    run.begin(asked)
+    try:
+        for source, share in _shares(run, asked, sources):
+            run.from_source(source, share())
+        return run.finish(asked)
+    except KeyboardInterrupt:
+        run.interrupted()
+        raise
 
 
-def collect(
-    source: Source, names: Sequence[str], ask: Ask, *, lake: Lake, started: datetime, progress: Progress, collected: _Collected
-) -> None:
-    """Ask one source, block by block; a block that fails does not stop the others."""
-
-    # Made here and not at import: the tag that a concurrency limit applies to names the vendor.
-    def ask_for(block: Sequence[str]) -> list[Answer]:
-        return list(ask(source, block))
-
-    def keep(number: int) -> tuple[RowCounts, dict[str, NameOutcome]]:
-        return store_answer(lake, answers[number], started)
-
-    fetch = step(
-        name=f"fetch {source.name}",
-        retries=3,
-        retry_delay_seconds=2.0,
-        tags=(f"vendor:{source.name}",),
-        run_name=lambda given: f"fetch {some_of(given['block'])} from {source.name}",
-    )(ask_for)
-    store = step(name="store", retries=3, run_name=lambda given: f"store {some_of(answers[given['number']].names)}")(keep)
-    progress.stage(f"ingest from {source.name}", len(names))
-    for block in blocks(names, source.names_per_request):
-        try:
-            answers = fetch(block)
-        except (ServiceError, DataError) as failure:
-            collected.failures.append(failure)
-            collected.names.update(
-                {name: NameOutcome(name=name, outcome="failed", source=source.name, message=str(failure)) for name in block}
-            )
-            progress.advance(len(block))
-            continue
-        for number, answer in enumerate(answers):
-            counts, outcomes = store(number)
-            collected.stored.append((answer, counts))
-            collected.names.update(outcomes)
-            collected.notes.extend(answer.notes)
-        for name in block:
-            if name not in collected.names:
-                collected.names[name] = NameOutcome(
-                    name=name, outcome="missing", source=source.name, message=f"{source.name} gave no rows of {name} in this window"
-                )
-        progress.advance(len(block))
-
-
-def store_answer(lake: Lake, answer: Answer, recorded_at: datetime) -> tuple[RowCounts, dict[str, NameOutcome]]:
-    """Keep an answer's bytes, write its good rows, quarantine the others.
-
-    Returns
-    -------
-    counts : RowCounts
-    outcomes : dict of str to NameOutcome
-        By symbol or series.
-    """
-    from lake.quality import split
-    from lake.quarantine import quarantine
-
-    lake.raw.put(answer.payload)
-    spec = table_spec(answer.dataset)
-    parts = split(answer.lake_rows(), spec)
-    written = lake.write(spec, parts.accepted, recorded_at=recorded_at)
-    if parts.refused.num_rows:
-        quarantine(lake, spec, parts.refused, recorded_at=recorded_at)
-    quarantine_unread(lake, answer, recorded_at)
-    counts = RowCounts(
-        received=answer.rows.num_rows + len(answer.refused),
-        new=written.new,
-        revised=written.revised,
-        unchanged=written.unchanged,
-        refused=parts.refused.num_rows + len(answer.refused),
-    )
-    return counts, _outcomes(answer, parts, _changed(lake, answer, parts, written, recorded_at))
-
-
-def _changed(lake: Lake, answer: Answer, parts: Split, written: WriteResult, recorded_at: datetime) -> Mapping[str, int]:
-    """How many rows of each symbol or series are new or revised."""
-    column = _NAME_COLUMN[answer.dataset]
-    if not written.new and not written.revised:
-        return {}
-    if not written.unchanged:
-        return Counter(parts.accepted.column(column).to_pylist())
-    where = {column: parts.accepted.column(column).unique().to_pylist(), "ingest_id": answer.ingest_id, "recorded_at": recorded_at}
-    return Counter(lake.read_latest(answer.dataset, where=where, columns=[column]).column(column).to_pylist())
-
-
-def _outcomes(answer: Answer, parts: Split, changed: Mapping[str, int]) -> dict[str, NameOutcome]:
-    column = _NAME_COLUMN[answer.dataset]
-    stored = Counter(parts.accepted.column(column).to_pylist())
-    reasons: dict[str | None, list[str]] = {}
-    for row in answer.refused:
-        reasons.setdefault(row.symbol, []).append(row.reason)
-    when = "session" if "session" in parts.refused.column_names else table_spec(answer.dataset).event_time
-    for row in parts.refused.select([column, when, "reason"]).to_pylist():
-        reasons.setdefault(row[column], []).append(f"{row[when]}: {row['reason']}")
-    outcomes: dict[str, NameOutcome] = {}
-    for name in dict.fromkeys((*answer.names, *stored)):
-        bad, rows = reasons.get(name, []), stored[name]
-        new = changed.get(name, 0)
-        outcome: Outcome = ("stored" if new else "unchanged") if rows else ("refused" if bad else "missing")
-        message = f"{len(bad)} {'row' if len(bad) == 1 else 'rows'} refused, the first: {bad[0]}" if bad else None
-        outcomes[name] = NameOutcome(
-            name=name,
-            outcome=outcome,
-            source=answer.source,
-            received=rows + len(bad),
-            changed=new,
-            unchanged=rows - new,
-            refused=len(bad),
-            message=message,
-        )
-    for name, reason in answer.missing.items():
-        outcomes[name] = NameOutcome(name=name, outcome="missing", source=answer.source, message=reason)
-    return outcomes
-
-
-def _finish(lake: Lake, stored: Sequence[tuple[Answer, RowCounts]], started: datetime, calendar: str) -> tuple[int, str]:
-    """Gaps, then what was asked and what came, then the new state's name."""
-    gaps = bring_gaps_up_to_date(lake, [answer for answer, _ in stored], started, calendar)
-    record_runs(lake, stored, started)
-    return gaps, lake.publish().id
-
-
-def _share_out(
-    dataset: str, names: Sequence[str] | None, sources: Sequence[Source], collected: _Collected
-) -> list[tuple[Source, tuple[str, ...]]]:
-    """Give each name to the first source that has it; a source that cannot tell is asked.
+def _shares(run: Run, asked: Sequence[str], sources: Sequence[Source]) -> Iterator[tuple[Source, Callable[[], list[str]]]]:
+    """Each source with the names it is to be asked for, when its turn comes: those it may have and no source before it gave.
 
     Raises
     ------
     UnknownNameError
         No source has any of the names.
     """
-    if names is None:
+    has: dict[str, tuple[str, ...] | None] = {}
+    for source in sources:
+        try:
+            has[source.name] = source.available()
+        except (ServiceError, DataError) as failure:
+            if len(sources) == 1:
+                raise
+            run.failures.append(failure)
+            run.notes.append(f"{source.name} could not say what it has: {failure.message}")
+            has[source.name] = ()
+    known = tuple(name for listed in has.values() for name in listed or ())
+    everything = any(listed is None for listed in has.values())
+    chain = ", ".join(source.name for source in sources)
+    nowhere = [] if everything else [name for name in asked if name not in known]
+    if len(nowhere) == len(asked):
+        if run.failures:
+            raise run.failures[0]
+        raise UnknownNameError(
+            f"{chain} has no {run.dataset} data of {some_of([repr(name) for name in nowhere], shown=10)}",
+            remedy=did_you_mean(nowhere[0], known),
+        )
+    for name in nowhere:
+        run.tallies[name].missing = f"{chain} does not have it; {did_you_mean(name, known)}"
+        run.tallies[name].source = chain
+    for source in sources:
+        listed = has[source.name]
+
+        def share(listed: tuple[str, ...] | None = listed, source: Source = source) -> list[str]:
+            mine = []
+            for name in asked:
+                if run.tallies[name].settled:
+                    continue
+                if listed is None or name in listed:
+                    mine.append(name)
+                elif name not in nowhere:
+                    run.tallies[name].tried.append(f"{source.name}: does not have it")
+            return mine
+
+        yield source, share
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One ingest: what it was asked, and what has come of it so far. It holds counts, never rows."""
+
+    dataset: str
+    ask: Ask
+    lake: Lake
+    started: datetime
+    progress: Progress
+    window: Window
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    tables: dict[str, RowCounts] = field(default_factory=dict)
+    ingest_ids: dict[str, None] = field(default_factory=dict)
+    finished: list[AnswerRun] = field(default_factory=list)
+    failures: list[QuantError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    stored: Mapping[tuple[str, str], StoredSpan] = field(default_factory=dict)
+    gaps_filled: int = 0
+    gaps_without_trading: int = 0
+    unknown: set[str] = field(default_factory=set)
+    refused: set[tuple[str, date | None]] = field(default_factory=set)
+
+    @property
+    def table(self) -> str:
+        """Where the dataset's rows go."""
+        return TABLE_OF[self.dataset]
+
+    @property
+    def interval(self) -> str | None:
+        """Of bars."""
+        return self.window.interval if self.dataset == "equity" else None
+
+    def listed(self, names: Sequence[str] | None, sources: Sequence[Source]) -> tuple[str, ...]:
+        """The names: as given; else all that the first source has; else all that is stored from it.
+
+        Raises
+        ------
+        InputError
+            There is no telling.
+        """
+        if names is not None:
+            return tuple(names)
         first = sources[0]
         every = first.available()
         if every is None:
-            raise InputError(f"the source {first.name} cannot list what it has", remedy="name the symbols or series to ingest")
-        return [(first, every)]
-    shares: list[tuple[Source, tuple[str, ...]]] = []
-    left = tuple(names)
-    for source in sources:
-        has = source.available()
-        mine = left if has is None else tuple(name for name in left if name in has)
-        left = tuple(name for name in left if name not in mine)
-        if mine:
-            shares.append((source, mine))
-    known = tuple(name for source in sources for name in source.available() or ())
-    asked = ", ".join(source.name for source in sources)
-    if not shares:
-        raise UnknownNameError(
-            f"{asked} has no {dataset} data of {', '.join(repr(name) for name in left)}", remedy=did_you_mean(left[0], known)
+            from lake.stored import stored_names
+
+            every = stored_names(self.lake, self.table, NAME_COLUMN[self.table], first.name, interval=self.interval)
+        if not every:
+            raise InputError(
+                f"the source {first.name} cannot list what it has, and nothing is stored from it",
+                remedy="name the symbols or series to ingest",
+            )
+        return every
+
+    def begin(self, names: Sequence[str]) -> None:
+        """Look at what is stored of the names, and repair what a killed run left undone."""
+        from lake.stored import stored_spans
+
+        self.tallies = {name: Tally(name=name) for name in names}
+        cut = mark_interrupted(self.lake, self.table, self.started)
+        if cut:
+            self.notes.append(
+                f"an ingest before was cut off while {cut} of its answers were being stored; this one goes on from there"
+            )
+        self.stored = stored_spans(self.lake, self.table, NAME_COLUMN[self.table], names, interval=self.interval)
+
+    def from_source(self, source: Source, names: Sequence[str]) -> None:
+        """Let one source answer for names; those it does not settle say why."""
+        requests, done = plan(source, names, self.window, self.stored)
+        for name, why in done.items():
+            self.tallies[name].note, self.tallies[name].source = why, source.name
+        self.answer_for(source, names, requests)
+
+    def answer_for(self, source: Source, names: Sequence[str], requests: Sequence[Request]) -> None:
+        """Let one source answer these requests, which are about `names`."""
+        if not names:
+            return
+        self.progress.stage(f"ingest from {source.name}", len(names))
+        for name in names:
+            self.tallies[name].failure = self.tallies[name].missing = None  # of the source before; `tried` keeps it
+        self.from_requests(source, requests)
+        for name in names:
+            self._close(source, self.tallies[name])
+
+    def _close(self, source: Source, tally: Tally) -> None:
+        """What is to be said of a name after a source was asked for it."""
+        known = (tally.name, source.name) in self.stored
+        if tally.failure is not None:
+            tally.failed_somewhere = True
+        if tally.settled:
+            tally.source, tally.missing = source.name, None
+            return
+        if tally.failure is None and tally.missing is None:
+            tally.missing = f"{source.name} gave no rows of {tally.name} in this window"
+            if known:
+                tally.note, tally.source = tally.missing, source.name
+                return
+        tally.source = f"{tally.source}, {source.name}" if tally.source else source.name
+        tally.tried.append(f"{source.name}: {tally.failure or tally.missing}")
+
+    def from_requests(self, source: Source, requests: Sequence[Request], *, again: bool = False) -> None:
+        """Put requests to a source, some at a time, and store what comes."""
+        asker = Asker(source, self.ask)
+        for some in _in_steps(requests):
+            names = [name for request in some for name in request.names]
+            told: set[str] = set()
+            coming = (item for request in some for item in asker.answers(request))
+            fetch = step(
+                name=f"fetch {source.name}",
+                tags=(f"vendor:{source.name}",),
+                run_name=lambda given: f"fetch {some_of(given['names'])} from {given['vendor']}",
+            )(_Coming(coming).take)
+            more = True
+            while more:
+                answers, unanswered, more = fetch(names, source.name)
+                for one in unanswered:
+                    self._failed(source, one)
+                differing = self._keep(source, answers, some) if answers else {}
+                if differing:
+                    self.refetch(source, differing, some)
+                heard = ({n for a in answers for n in (*a.names, *a.missing)} | {one.name for one in unanswered}) & set(
+                    names
+                ) - told
+                told |= heard
+                if not again:
+                    self.progress.advance(len(heard))
+            if not again:
+                self.progress.advance(len(set(names) - told))
+
+    def _failed(self, source: Source, one: Unanswered) -> None:
+        tally = self.tallies[one.name]
+        if isinstance(one.failure, UnknownNameError):
+            self.unknown.add(one.name)
+            tally.missing = one.failure.message
+            return
+        self.failures.append(one.failure)
+        tally.failure = str(one.failure)
+        self.progress.note(f"{source.name} failed for {one.name}: {one.failure.message}")
+
+    def _keep(self, source: Source, answers: Sequence[Answer], requests: Sequence[Request]) -> Mapping[str, str]:
+        """Store answers, add up what became of them; the names whose stored rows differ from those that came again."""
+        overlaps = {name: (one.start, one.end) for one in requests if one.overlap and one.start for name in one.names}
+
+        def keep() -> Stored:
+            stored = store_answers(self.lake, answers, recorded_at=self.started, finished=self.finished, overlaps=overlaps)
+            self.gaps_filled += self._check_gaps(source, answers, overlaps)
+            return stored
+
+        held = [name for answer in answers for name in answer.names]
+        stored = step(name="store", retries=3, run_name=lambda given: f"store {some_of(tuple(dict.fromkeys(held)))}")(keep)()
+        self.finished = stored.runs
+        self.ingest_ids.update(dict.fromkeys(answer.ingest_id for answer in answers))
+        self.notes.extend(note for answer in answers for note in answer.notes)
+        for table, counts in stored.tables.items():
+            self.tables[table] = self.tables.get(table, RowCounts()).plus(counts)
+        for name in held:
+            self.tallies.setdefault(name, Tally(name=name, source=source.name))
+        for name, rows in stored.names.items():
+            tally = self.tallies.get(name)
+            if tally is None:  # a row that cannot be read, of nobody that was asked for: it is in the totals and in quarantine
+                continue
+            tally.rows = tally.rows.plus(rows.rows)
+            tally.reasons.extend(rows.reasons)
+            self.refused.update({(name, day) for day in rows.refused_sessions}, {(name, None)} if rows.unread else ())
+        for answer in answers:
+            self.unknown.update(answer.missing)
+            for name, why in answer.missing.items():
+                self.tallies.setdefault(name, Tally(name=name, source=source.name)).missing = why
+        return stored.compared.differing
+
+    def _check_gaps(self, source: Source, answers: Sequence[Answer], overlaps: Mapping[str, Any]) -> int:
+        """Compare the bars that came with the calendars: of names asked for a part only since its beginning."""
+        bars = [answer for answer in answers if answer.dataset == "equity_bars" and answer.rows.num_rows]
+        filled = 0
+        for interval in sorted({one for answer in bars for one in answer.rows["interval"].unique().to_pylist()}):
+            symbols = sorted({one for answer in bars for one in answer.rows["symbol"].unique().to_pylist()})
+            part = [symbol for symbol in symbols if symbol in overlaps]
+            whole = [symbol for symbol in symbols if symbol not in overlaps]
+            about: dict[str, Any] = {"source": source.name, "interval": interval}
+            if part:
+                start = min(overlaps[symbol][0] for symbol in part)
+                filled += check_gaps(self.lake, part, self.started, bars[-1].ingest_id, start=start, **about)
+            if whole:
+                filled += check_gaps(self.lake, whole, self.started, bars[-1].ingest_id, **about)
+        return filled
+
+    def refetch(self, source: Source, differing: Mapping[str, str], requests: Sequence[Request]) -> None:
+        """Ask for the whole history of names whose stored rows are not those the source gives now."""
+        ends = {name: one.end for one in requests for name in one.names}
+        for name, why in differing.items():
+            self.tallies[name].refetched = why
+            self.progress.note(f"{name}: {why}; its whole history is asked again")
+        window = Window(full=True, end=max((end for end in ends.values() if end), default=None), interval=self.window.interval)
+        whole, _ = plan(source, list(differing), window, {})
+        self.from_requests(source, whole, again=True)
+
+    def interrupted(self) -> None:
+        """Record what was done; publish nothing."""
+        record_runs(self.lake, self.finished, self.started)
+        settled = sum(tally.settled for tally in self.tallies.values())
+        self.progress.note(
+            f"interrupted: {settled} of {len(self.tallies)} names are stored and not published; the same command goes on from there"
         )
-    for name in left:
-        message = f"{asked} does not have it; {did_you_mean(name, known)}"
-        collected.names[name] = NameOutcome(name=name, outcome="missing", source=asked, message=message)
-    return shares
+
+    def finish(self, asked: Sequence[str]) -> IngestReport:
+        """Record the last counts, publish, report.
+
+        Raises
+        ------
+        ServiceError, DataError
+            Nothing was stored, and the first failure was this.
+        """
+        if self.failures and not self.ingest_ids:
+            raise self.failures[0]
+        self.progress.stage("publish")
+        snapshot_id = step(name="publish", retries=3)(self._publish)()
+        self._say_mixtures()
+        for tally in self.tallies.values():
+            if not tally.settled and len(tally.tried) > 1:  # a chain: what each of its sources said
+                said = "; ".join(tally.tried)
+                tally.failure, tally.missing = (said, None) if tally.failed_somewhere else (None, said)
+        interval = self.window.interval
+        return IngestReport(
+            dataset=self.dataset,
+            snapshot_id=snapshot_id,
+            tables=self.tables,
+            names=tuple(tally.outcome() for tally in self.tallies.values()),
+            ingest_ids=tuple(self.ingest_ids),
+            gaps=open_gaps(self.lake, list(asked), interval) if self.dataset == "equity" else 0,
+            gaps_filled=self.gaps_filled,
+            gaps_without_trading=self.gaps_without_trading,
+            notes=tuple(dict.fromkeys(self.notes)),
+        )
+
+    def _publish(self) -> str:
+        record_runs(self.lake, self.finished, self.started)
+        self.finished = []
+        return str(self.lake.publish().id)
+
+    def _say_mixtures(self) -> None:
+        """Names that were stored from one source and come from another now: a reader must choose."""
+        mixed: dict[tuple[str, str], list[str]] = {}
+        for name, tally in self.tallies.items():
+            before = sorted(source for held, source in self.stored if held == name)
+            if tally.rows.new and before and tally.source not in before:
+                mixed.setdefault((", ".join(before), tally.source), []).append(name)
+        for (others, now), held in mixed.items():
+            many = len(held) > 1
+            self.notes.append(
+                f"{some_of(held)} {'are' if many else 'is'} stored from {others} and now also from {now}: the two are kept apart, "
+                f"and whoever reads {'them' if many else 'it'} must say which (load_panel(..., source={now!r}))"
+            )
 
 
-def _totals(stored: Sequence[tuple[Answer, RowCounts]]) -> Mapping[str, RowCounts]:
-    totals: dict[str, RowCounts] = {}
-    for answer, counts in stored:
-        totals[answer.dataset] = totals.get(answer.dataset, RowCounts()).plus(counts)
-    return totals
+class _Coming:
+    """Takes what a source says as it comes, a bounded number of bytes at a time."""
+
+    def __init__(self, coming: Iterator[tuple[Answer, ...] | Unanswered]) -> None:
+        self._coming = coming
+
+    def take(self, names: Sequence[str], vendor: str) -> tuple[list[Answer], list[Unanswered], bool]:
+        """Answers, names that failed, and whether there is more."""
+        del names, vendor
+        answers: list[Answer] = []
+        unanswered: list[Unanswered] = []
+        size = 0
+        for item in self._coming:
+            if isinstance(item, Unanswered):
+                unanswered.append(item)
+                continue
+            answers.extend(item)
+            size += sum(len(answer.payload) + answer.rows.nbytes for answer in item)
+            if size >= BYTES_PER_STEP:
+                return answers, unanswered, True
+        return answers, unanswered, False
 
 
-def _show_on_page(report: IngestReport) -> None:
+def _in_steps(requests: Sequence[Request]) -> Iterator[list[Request]]:
+    """Requests together, up to about `NAMES_PER_STEP` names."""
+    some: list[Request] = []
+    held = 0
+    for request in requests:
+        if some and held + len(request.names) > NAMES_PER_STEP:
+            yield some
+            some, held = [], 0
+        some.append(request)
+        held += len(request.names)
+    if some:
+        yield some
+
+
+def final_state(report: IngestReport) -> Any:
+    """The report as a flow hands it back: inside a Prefect run with a final state that says what was refused, missing or failed."""
+    show_report(report)
+    if not inside_flow_run() or not report.troubled:
+        return report
+    from prefect.states import Completed
+
+    return Completed(name="Completed with refusals", message=report.summary, data=report)
+
+
+def show_report(report: IngestReport) -> None:
     """The report as a table on the flow run's page."""
-    total = report.total
     about = [
-        f"**{report.outcome}**: {total.received:,} rows received, {total.new:,} new, {total.revised:,} revised, "
-        f"{total.unchanged:,} unchanged, {total.refused:,} refused; {report.gaps:,} gaps",
+        f"**{report.outcome}**: {report.total.received:,} rows received; {report.summary}; {report.gaps:,} gaps",
         f"snapshot `{report.snapshot_id}`",
         *report.notes,
     ]
-    show_table(f"ingest-{report.dataset}", [name.as_dict() for name in report.names], "\n\n".join(about))
-
-
-def as_names(names: str | Sequence[str] | None, what: str) -> tuple[str, ...] | None:
-    """A user's list of names: one as text, several as a sequence, each once, in the order given; None: all.
-
-    Raises
-    ------
-    InputError
-        The list is empty, or holds something that is no text.
-    """
-    if names is None:
-        return None
-    listed = [names] if isinstance(names, str) else list(names)
-    if not listed:
-        raise InputError(f"no {what} to ingest: the list is empty", remedy=f"name some {what}, or pass None for all the source has")
-    for name in listed:
-        if not isinstance(name, str) or not name.strip():
-            raise InputError(f"{name!r} in the list of {what} is no name")
-    return tuple(dict.fromkeys(name.strip() for name in listed))
-
-
-def as_day(value: date | str | None, what: str) -> date | None:
-    """A user's date: a date, or text as 2018-12-31.
-
-    Raises
-    ------
-    InputError
-        The text is no date.
-    """
-    if value is None or (isinstance(value, date) and not isinstance(value, datetime)):
-        return value
-    if isinstance(value, datetime):
-        return value.date()
-    try:
-        return date.fromisoformat(value)
-    except (ValueError, TypeError):
-        raise InputError(f"{what} {value!r} is no date", remedy="write it as 2018-12-31") from None
-
-
-def as_window(start: date | str | None, end: date | str | None) -> tuple[date | None, date | None]:
-    """A user's first and last day.
-
-    Raises
-    ------
-    InputError
-        One is no date, or the first lies after the last.
-    """
-    first, last = as_day(start, "start_date"), as_day(end, "end_date")
-    if first and last and first > last:
-        raise InputError(f"start_date {first} lies after end_date {last}", remedy="exchange them")
-    return first, last
-
-
-def run_words(names: str | Sequence[str] | None, what: str, window: tuple[Any, Any], source: str | None) -> str:
-    """What an ingest run is called on the Prefect page: ``X, 2018-12-24 to 2018-12-26, from files``."""
-    start, end = window
-    days = "" if start is None and end is None else f", {start or 'the first day'} to {end or 'the last day'}"
-    return f"{some_of(names, all_of=f'all {what}')}{days}{f', from {source}' if source else ''}"
-
-
-def with_key(settings: Settings, provider: str, key: str | SecretStr | None) -> tuple[Settings, tuple[str, ...]]:
-    """The settings with the caller's key for `provider` in place of the environment's, and a note when no key has a place there.
-
-    A key is never part of a request, a report or an error.
-    """
-    if key is None:
-        return settings, ()
-    if provider not in type(settings.credentials).model_fields:
-        return settings, (f"the key was not used: the source {provider} needs none",)
-    secret = key if isinstance(key, SecretStr) else SecretStr(key)
-    return settings.model_copy(update={"credentials": settings.credentials.model_copy(update={provider: secret})}), ()
+    rows = [{name: cell for name, cell in one.as_dict().items() if name not in ("tried",)} for one in report.names]
+    show_table(f"ingest-{report.dataset}", rows, "\n\n".join(about))

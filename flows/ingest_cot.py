@@ -1,7 +1,7 @@
 """Ingest Commitments of Traders: ask for a report of some markets, keep the bytes, store it with its moment of publication.
 
-1. `_looked` reads from the lake when each market's report was last asked for, and what was the newest then: a report that comes
-   later than scheduled was not public before it was seen.
+1. `_looked` reads from the lake when each market's report was asked for before: one that was to be public by then and is not
+   stored was not there, and counts from the moment at which it is seen.
 2. `flows.ingest.ingest` asks the sources, stores, and publishes a snapshot.
 """
 
@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from config.clock import Clock, SystemClock
 from config.orchestration import flow
 from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
-from flows.ingest import TIMEOUT_SECONDS, as_names, as_window, ingest, run_words
+from flows.ingest import TIMEOUT_SECONDS, Window, as_names, as_window, final_state, ingest, run_words
 from flows.ingest_report import IngestReport
 from flows.sources.base import Answer, PositionSource, get_source
 
@@ -36,7 +36,7 @@ class _Watches(Protocol):
     name: str
     report: str
 
-    def watch(self, clock: Clock, looked: Mapping[str, Looked]) -> None: ...
+    def watch(self, clock: Clock, looked: Mapping[str, Sequence[Looked]]) -> None: ...
 
 
 @flow(
@@ -92,31 +92,29 @@ def ingest_cot_flow(
     sources = [get_source(one, "cot", chosen, **source_options) for one in ((source,) if source else chosen.data.cot)]
     for one in sources:
         if isinstance(one, _Watches):
-            one.watch(now, _looked(lake, one.name, one.report, names or ()))
+            one.watch(now, _looked(lake, one.name, one.report))
 
-    def ask(of: PositionSource, block: Sequence[str]) -> Iterator[Answer]:
-        return of.positions(block, first, last)
+    def ask(of: PositionSource, block: Sequence[str], since: date | None, until: date | None) -> Iterator[Answer]:
+        return of.positions(block, since, until)
 
-    return ingest("cot", names, sources, ask, lake=lake, clock=now, progress=progress, calendar=chosen.data.calendar)
+    window = Window(start=first, end=last, full=True)
+    return cast(
+        "IngestReport", final_state(ingest("cot", names, sources, ask, lake=lake, clock=now, progress=progress, window=window))
+    )
 
 
-def _looked(lake: Lake, source: str, report: str, markets: Sequence[str]) -> dict[str, Looked]:
-    """Of each market: when its newest report was last asked for, and the newest as-of date that is stored."""
+def _looked(lake: Lake, source: str, report: str) -> dict[str, list[Looked]]:
+    """Of each market: when its report was asked for before, and from which as-of date on."""
     from flows.sources.cftc import Looked
 
-    at: dict[str, Any] = {}
-    where = {"source": source, "dataset": "cot_positions"}
+    found: dict[str, list[Looked]] = {}
+    whole = ["completed", "completed with refusals", "unchanged"]  # not one that was cut off while its rows were being stored
+    where = {"source": source, "dataset": "cot_positions", "outcome": whole}
     for run in lake.read_latest("ingest_runs", where=where, columns=["started_at", "request"]).to_pylist():
         asked = json.loads(run["request"])
-        end = asked.get("end")
-        if asked.get("report") != report or (end is not None and date.fromisoformat(end) < run["started_at"].date() - _NOT_YET):
+        start, end = (None if asked.get(name) is None else date.fromisoformat(asked[name]) for name in ("start", "end"))
+        if asked.get("report") != report or (end is not None and end < run["started_at"].date() - _NOT_YET):
             continue
         for market in asked.get("markets", ()):
-            at[market] = max(run["started_at"], at.get(market, run["started_at"]))
-    newest: dict[str, date] = {}
-    wanted = [market for market in markets if market in at]
-    if wanted:
-        where_rows = {"source": source, "report": report, "market_code": wanted}
-        for row in lake.read_latest("cot_positions", where=where_rows, columns=["market_code", "as_of_date"]).to_pylist():
-            newest[row["market_code"]] = max(row["as_of_date"], newest.get(row["market_code"], row["as_of_date"]))
-    return {market: Looked(newest=day, at=at[market]) for market, day in newest.items()}
+            found.setdefault(market, []).append(Looked(at=run["started_at"], start=start))
+    return found

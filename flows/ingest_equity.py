@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, cast
 
 from config.clock import Clock, SystemClock
+from config.errors import InputError
 from config.orchestration import flow
 from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
-from flows.ingest import TIMEOUT_SECONDS, as_names, as_window, ingest, run_words
+from flows.ingest import TIMEOUT_SECONDS, Window, as_names, as_window, final_state, ingest, make_sources, run_words
+from flows.ingest_gaps import fill_gaps as fill_open_gaps
 from flows.ingest_report import IngestReport
-from flows.sources.base import Answer, EquitySource, get_source
+from flows.sources.base import Answer, EquitySource
 
 __all__ = ["ingest_equity_flow"]
 
@@ -30,6 +32,8 @@ def ingest_equity_flow(
     end_date: date | str | None = None,
     *,
     source: str | None = None,
+    full: bool = False,
+    fill_gaps: bool = False,
     settings: Settings | None = None,
     progress: Progress = SILENT,
     clock: Clock | None = None,
@@ -40,13 +44,20 @@ def ingest_equity_flow(
     Parameters
     ----------
     symbols : str or sequence of str, optional
-        None: all that the source has.
+        None: all that the first source has or, where it cannot list them, all that are stored from it.
     start_date, end_date : date or str, optional
-        As 2018-12-31; None: as far as the source goes.
+        As 2018-12-31. Without a start a source over a network is asked for what is newer than the newest bar stored from it, and
+        for `data.overlap_sessions` before; for symbols that are not stored, and where one of those bars is another now, for
+        everything.
     source : str, optional
-        Instead of those in the settings (``data.equity``), which are asked in order.
+        Instead of those in the settings (``data.equity``), which are asked in order: a symbol goes to the first that has it, to the
+        next where that one fails or has not.
+    full : bool
+        Ask for everything, whatever is stored.
+    fill_gaps : bool
+        Ask for the open gaps instead, each of its own source; `start_date` and `end_date` say which.
     **source_options
-        The source's own: ``path`` and ``basis`` for files.
+        The sources' own: ``path`` and ``basis`` for files, ``interval`` where a source has intraday bars.
 
     Returns
     -------
@@ -58,7 +69,7 @@ def ingest_equity_flow(
     UnknownNameError
         There is no such source, or no source has any of the symbols.
     InputError
-        A date or an option is wrong.
+        A date or an option is wrong, or `full` and `fill_gaps` are given together.
     DataError, ServiceError
         Every request failed; nothing was written.
     """
@@ -70,18 +81,21 @@ def ingest_equity_flow(
     asked = as_names(symbols, "symbols")
     if names == ("files",) and asked is not None and len(asked) == 1:
         source_options.setdefault("unnamed", asked[0])  # one symbol asked of one file without a symbol column: it is that
-    sources = [get_source(name, "equity", chosen, **source_options) for name in names]
-
-    def ask(of: EquitySource, block: Sequence[str]) -> Iterator[Answer]:
-        return of.bars(block, first, last)
-
-    return ingest(
-        "equity",
-        asked,
-        sources,
-        ask,
-        lake=open_lake(chosen),
-        clock=clock or SystemClock(),
-        progress=progress,
-        calendar=chosen.data.calendar,
+    sources, notes = make_sources(names, "equity", chosen, source_options)
+    window = Window(
+        start=first,
+        end=last,
+        full=full,
+        overlap_sessions=chosen.data.overlap_sessions,
+        interval=str(source_options.get("interval") or "1d"),
     )
+
+    def ask(of: EquitySource, block: Sequence[str], since: date | None, until: date | None) -> Iterator[Answer]:
+        return of.bars(block, since, until)
+
+    shared: dict[str, Any] = {"lake": open_lake(chosen), "clock": clock or SystemClock(), "progress": progress, "notes": notes}
+    if fill_gaps:
+        if full:
+            raise InputError("full asks for everything, fill_gaps for what is missing", remedy="choose one")
+        return cast("IngestReport", final_state(fill_open_gaps(asked, sources, ask, window=window, **shared)))
+    return cast("IngestReport", final_state(ingest("equity", asked, sources, ask, window=window, **shared)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, cast
 
 from pydantic import SecretStr
 
@@ -12,9 +12,9 @@ from config.clock import Clock, SystemClock
 from config.orchestration import flow
 from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
-from flows.ingest import TIMEOUT_SECONDS, as_names, as_window, ingest, run_words, with_key
+from flows.ingest import TIMEOUT_SECONDS, Window, as_names, as_window, final_state, ingest, make_sources, run_words, with_key
 from flows.ingest_report import IngestReport
-from flows.sources.base import Answer, MacroSource, get_source
+from flows.sources.base import Answer, MacroSource
 
 __all__ = ["ingest_macro_flow"]
 
@@ -71,12 +71,13 @@ def ingest_macro_flow(
     chosen, notes = with_key(settings or load_settings(), "fred", fred_api_key)
     first, last = as_window(start_date, end_date)
     names = (source,) if source else chosen.data.macro
-    sources = [get_source(name, "macro", chosen, **source_options) for name in names]
+    sources, left_out = make_sources(names, "macro", chosen, source_options)
 
-    def ask(of: MacroSource, block: Sequence[str]) -> Iterator[Answer]:
-        return of.observations(block, first, last)
+    def ask(of: MacroSource, block: Sequence[str], since: date | None, until: date | None) -> Iterator[Answer]:
+        return of.observations(block, since, until)
 
-    return ingest(
+    unused = () if "fred" in names or fred_api_key is None else (f"the key was not used: asked {', '.join(names)}, not fred",)
+    report = ingest(
         "macro",
         as_names(series, "series"),
         sources,
@@ -84,6 +85,7 @@ def ingest_macro_flow(
         lake=open_lake(chosen),
         clock=clock or SystemClock(),
         progress=progress,
-        calendar=chosen.data.calendar,
-        notes=notes if "fred" in names or fred_api_key is None else (f"the key was not used: asked {', '.join(names)}, not fred",),
+        window=Window(start=first, end=last, full=True),
+        notes=(*notes, *unused, *left_out),
     )
+    return cast("IngestReport", final_state(report))

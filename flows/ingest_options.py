@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, cast
 
 from pydantic import SecretStr
 
@@ -12,9 +12,9 @@ from config.clock import Clock, SystemClock
 from config.orchestration import flow
 from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
-from flows.ingest import TIMEOUT_SECONDS, as_names, as_window, ingest, run_words, with_key
+from flows.ingest import TIMEOUT_SECONDS, Window, as_names, as_window, final_state, ingest, make_sources, run_words, with_key
 from flows.ingest_report import IngestReport
-from flows.sources.base import Answer, OptionSource, get_source
+from flows.sources.base import Answer, OptionSource
 
 __all__ = ["ingest_options_flow"]
 
@@ -33,6 +33,7 @@ def ingest_options_flow(
     *,
     start_date: date | str | None = None,
     end_date: date | str | None = None,
+    full: bool = False,
     settings: Settings | None = None,
     progress: Progress = SILENT,
     clock: Clock | None = None,
@@ -49,6 +50,9 @@ def ingest_options_flow(
     api_key : str, optional
         The provider's key, instead of the environment's; kept out of Prefect's database, the lake and all messages.
     start_date, end_date : date or str, optional
+        Without a start an incremental source is asked for what is newer than the quotes stored from it.
+    full : bool
+        Ask for everything, whatever is stored.
     **source_options
         The source's own.
 
@@ -71,12 +75,12 @@ def ingest_options_flow(
     names = (data_provider,) if data_provider else given.data.options
     chosen, notes = with_key(given, names[0], api_key)
     first, last = as_window(start_date, end_date)
-    sources = [get_source(name, "options", chosen, **source_options) for name in names]
+    sources, left_out = make_sources(names, "options", chosen, source_options)
 
-    def ask(of: OptionSource, block: Sequence[str]) -> Iterator[Answer]:
-        return of.quotes(block, first, last)
+    def ask(of: OptionSource, block: Sequence[str], since: date | None, until: date | None) -> Iterator[Answer]:
+        return of.quotes(block, since, until)
 
-    return ingest(
+    report = ingest(
         "options",
         as_names(symbols, "symbols"),
         sources,
@@ -84,6 +88,7 @@ def ingest_options_flow(
         lake=open_lake(chosen),
         clock=clock or SystemClock(),
         progress=progress,
-        calendar=chosen.data.calendar,
-        notes=notes,
+        window=Window(start=first, end=last, full=full, overlap_sessions=chosen.data.overlap_sessions),
+        notes=(*notes, *left_out),
     )
+    return cast("IngestReport", final_state(report))

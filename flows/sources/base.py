@@ -226,6 +226,7 @@ _REGISTRY: dict[tuple[str, DatasetName], str] = {
     ("fred", "macro"): "flows.sources.fred:FredMacro",
     ("cftc", "cot"): "flows.sources.cftc:CftcPositions",
     ("yahoo", "equity"): "flows.sources.yahoo:YahooEquity",
+    ("yahoo", "options"): "flows.sources.yahoo_options:YahooOptions",
     ("cboe", "equity"): "flows.sources.cboe:CboeIndices",
     ("modelled", "options"): "flows.sources.modelled_options:ModelledOptions",
     ("polygon", "actions"): "flows.sources.polygon:PolygonEquity",
