@@ -227,7 +227,7 @@ class YahooService:
         if minutes is None or not len(minutes):
             return pd.DataFrame(columns=[*_FIELDS, "stamp"])
         minutes = minutes.loc[minutes.index <= pd.Timestamp(self.now)]
-        days = pd.DatetimeIndex(minutes.index.tz_convert(listing.timezone).tz_localize(None).normalize())
+        days = pd.DatetimeIndex(pd.DatetimeIndex(minutes.index).tz_convert(listing.timezone).tz_localize(None).normalize())
         opens = pd.DatetimeIndex(self._schedule(listing)["open"].reindex(days))
         length = timedelta(minutes=_LENGTHS["60m" if interval == "30m" else interval])  # the real one answers 30m with 60m
         start = opens + ((minutes.index - opens) // length) * length

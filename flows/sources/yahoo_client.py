@@ -1,0 +1,155 @@
+"""yfinance, asked politely: one call at a time, through a session that keeps Yahoo's bytes and names failures."""
+
+from __future__ import annotations
+
+import re
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+from config.errors import QuantError, ServiceError, ServiceUnavailable
+from config.settings import Settings
+
+if TYPE_CHECKING:
+    from flows.sources.yahoo_session import DataReply, Told, YahooSession
+
+__all__ = ["YahooClient", "misspelt"]
+
+_AGAIN = "run the same command again"
+_ISIN = re.compile(r"[A-Z]{2}[A-Z0-9]{9}[0-9]")
+_caches: dict[str, str] = {}  # where yfinance keeps its caches, as last set by us
+_ONE_AT_A_TIME = threading.RLock()  # yfinance keeps one session, one crumb and one configuration a process
+
+
+class YahooClient:
+    """yfinance, one call at a time, with a session that keeps Yahoo's bytes.
+
+    yfinance's session, crumb, configuration and caches belong to the process: each call holds a lock, sets them, and puts the
+    configuration back. Its small caches (time zones of symbols, a cookie) are kept in ``<home>/cache/yfinance``.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._session: YahooSession | None = None
+
+    def chart(self, symbol: str, interval: str, start: date | None, end: datetime) -> tuple[DataReply | None, str]:
+        """Ask for a chart from `start` (None: the first day there is) to `end`.
+
+        Returns
+        -------
+        reply : DataReply or None
+            None: Yahoo has no such symbol.
+        why : str
+            Yahoo's reason for no symbol, or for a window without bars; else empty.
+        """
+        from flows.sources.yahoo_session import Told
+
+        window: dict[str, Any] = {"period": "max", "end": end} if start is None else {"start": start, "end": end}
+        with self.asking() as (yfinance, session):
+            try:
+                yfinance.Ticker(symbol, session=session).history(
+                    interval=interval,
+                    auto_adjust=False,
+                    actions=True,
+                    prepost=False,
+                    timeout=self._settings.data.timeout_seconds,
+                    **window,
+                )
+            except Told as told:
+                return self._told(told, symbol)
+            except QuantError:
+                raise
+            except Exception as problem:
+                # yfinance found no bars, or could not frame them. The bytes, if there are any, say what Yahoo said.
+                if not session.replies:
+                    words = f"yfinance failed before Yahoo answered about {symbol} ({type(problem).__name__}: {problem})"
+                    raise ServiceUnavailable(words, remedy=_AGAIN) from problem
+            return _answer_to(session.replies, {"interval": interval}, "period2"), ""
+
+    def chain(self, ticker: Any, expiry: str | None) -> DataReply | str:
+        """Ask for the contracts of one expiry (None: the nearest one), inside `asking`.
+
+        Returns
+        -------
+        DataReply or str
+            The reason, where Yahoo has no such symbol.
+        """
+        from flows.sources.yahoo_session import Told
+
+        session = ticker.session
+        session.replies.clear()
+        try:
+            ticker.option_chain(expiry)
+        except Told as told:
+            if told.code == "Not Found":
+                return f"yahoo: {told.description}"
+            raise ServiceError(f"yahoo refuses the question about {ticker.ticker}: {told}", remedy="check the symbol") from None
+        except QuantError:
+            raise
+        except Exception as problem:  # yfinance could not frame it: the bytes say what Yahoo said
+            if not session.replies:
+                words = f"yfinance failed before Yahoo answered about {ticker.ticker} ({type(problem).__name__}: {problem})"
+                raise ServiceUnavailable(words, remedy=_AGAIN) from problem
+        return _answer_to(session.replies, {})
+
+    def _told(self, told: Told, symbol: str) -> tuple[DataReply | None, str]:
+        if told.code == "Not Found":
+            return None, f"yahoo: {told.description}"
+        if "Data doesn't exist for startDate" in told.description:
+            return told.reply, f"yahoo has no bars in this window ({told.description})"
+        raise ServiceError(
+            f"yahoo refuses the question about {symbol}: {told.code}: {told.description}",
+            remedy="check the symbol, the interval and how far back the window goes",
+        )
+
+    @contextmanager
+    def asking(self) -> Iterator[tuple[Any, YahooSession]]:
+        """yfinance and the session, for one question."""
+        import yfinance
+
+        from flows.sources.yahoo_session import YahooSession
+
+        with _ONE_AT_A_TIME, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # yfinance 1.7 on pandas 3 warns of its own code, a dozen times a call
+            if self._session is None:
+                self._session = YahooSession(self._settings)
+            _keep_caches_in(yfinance, str(self._settings.home_path / "cache" / "yfinance"))
+            before = yfinance.config.debug.hide_exceptions, yfinance.config.network.retries
+            yfinance.config.debug.hide_exceptions, yfinance.config.network.retries = False, 0
+            yfinance.data.YfData.cache_get.cache_clear()  # else a symbol's answer of this morning is this evening's
+            self._session.replies.clear()
+            try:
+                yield yfinance, self._session
+            finally:
+                yfinance.config.debug.hide_exceptions, yfinance.config.network.retries = before
+
+
+def _keep_caches_in(yfinance: Any, folder: str) -> None:
+    if _caches.get("folder") != folder:
+        yfinance.set_tz_cache_location(folder)
+        _caches["folder"] = folder
+
+
+def _answer_to(replies: Sequence[DataReply], asked: Mapping[str, str], *names: str) -> DataReply:
+    """The answer to the question itself, after those to yfinance's own."""
+    reply = replies[-1]
+    if reply.status in (401, 403):
+        raise ServiceUnavailable(
+            f"yahoo refuses the crumb it gave itself ({reply.status} from {reply.origin})",
+            remedy="wait a minute and run it again; remove the folder cache/yfinance in the home folder if it lasts",
+        )
+    other = any(reply.params.get(name) != value for name, value in asked.items())
+    if other or any(name not in reply.params for name in names):
+        raise ServiceUnavailable(f"yfinance stopped before the question itself, after {reply.origin}", remedy=_AGAIN)
+    return reply
+
+
+def misspelt(symbol: str) -> str | None:
+    if symbol != symbol.upper():
+        return f"yahoo writes its symbols in capitals: {symbol.upper()}"
+    if _ISIN.fullmatch(symbol):
+        return "this is an ISIN; yahoo's bars are asked for by symbol"
+    return None
