@@ -1,153 +1,22 @@
-"""Verbs about data: ingest equity|options|macro, data ls|show|sql|check|verify, features build|ls|check."""
+"""Verbs about data: ingest (flows/cli/ingest.py), data ls|show|sql|check|verify, features build|ls|check."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.ingest import Day, Symbols, ingest, names
 from flows.cli.shell import JsonFlag, emit, new_group, progress_on_stderr, settings_from, table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from flows.ingest import IngestReport
-
 __all__ = ["add_to"]
 
-ingest = new_group("Fetch from a source into the lake; the same window twice adds nothing.")
 data = new_group("Look into the lake.")
 features = new_group("Declared, point-in-time features.")
-
-Symbols = Annotated[str | None, typer.Option(help="Comma-separated.")]
-Day = Annotated[str | None, typer.Option(help="YYYY-MM-DD; all there is when left out.")]
-SourceName = Annotated[str | None, typer.Option(help="One source instead of the configured chain.")]
-FilePath = Annotated[Path | None, typer.Option(help="A file or folder, for the source 'files'.")]
-Mapping = Annotated[Path | None, typer.Option(help="YAML: our column name to the file's, for the source 'files'.")]
-DateFormat = Annotated[str | None, typer.Option(help="Of dates in a file not written as 2018-12-31: %m/%d/%Y, epoch_s, epoch_ms.")]
-
-
-def names(text: str | None) -> list[str] | None:
-    """Split a comma-separated option; None stays None."""
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _file_options(path: Path | None, mapping: Path | None, **more: Any) -> dict[str, Any]:
-    given = {"path": path, "mapping": mapping, **more}
-    return {key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None}
-
-
-def _source(source: str | None, path: Path | None) -> str | None:
-    """A path means the source 'files' unless another was named."""
-    return "files" if source is None and path is not None else source
-
-
-def _show_report(as_json: bool, report: IngestReport) -> None:
-    document = report.as_dict()
-
-    def draw() -> None:
-        columns = ["symbol", "outcome", "source", "received", "changed", "unchanged", "refused", "message"]
-        table("", columns, [[name[column] for column in columns] for name in document["outcomes"]], right=tuple(columns[3:7]))
-        typer.echo(f"{report.outcome}: {report.total.new} rows new, {report.total.revised} revised, {report.total.refused} refused")
-        for note in document["notes"]:
-            typer.echo(note)
-        typer.echo(f"snapshot {document['snapshot_id']}")
-
-    emit(as_json, document, draw)
-    if report.names and all(name.outcome == "refused" for name in report.names):
-        sys.exit(3)  # every row was refused: they are in quarantine, see `quant data check`
-
-
-@ingest.command("equity")
-def ingest_equity(
-    symbols: Symbols = None,
-    start: Day = None,
-    end: Day = None,
-    source: SourceName = None,
-    path: FilePath = None,
-    mapping: Mapping = None,
-    symbol: Annotated[str | None, typer.Option(help="Of the whole file, where no column says it.")] = None,
-    basis: Annotated[str | None, typer.Option(help="as_traded or vendor_adjusted, for the source 'files'.")] = None,
-    currency: Annotated[str | None, typer.Option(help="Of the prices in a file.")] = None,
-    interval: Annotated[str | None, typer.Option(help="1d, 1h, 5m: needed for intraday bars in a file.")] = None,
-    timezone: Annotated[str | None, typer.Option(help="Of naive intraday times in a file, such as America/New_York.")] = None,
-    date_format: DateFormat = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Bars of stocks and indices."""
-    from flows.ingest_equity import ingest_equity_flow
-
-    options = {"symbol": symbol, "basis": basis, "currency": currency, "interval": interval, "timezone": timezone}
-    with progress_on_stderr() as progress:
-        report = ingest_equity_flow(
-            names(symbols),
-            start,
-            end,
-            source=_source(source, path),
-            settings=settings_from(),
-            progress=progress,
-            **_file_options(path, mapping, date_format=date_format, **options),
-        )
-    _show_report(as_json, report)
-
-
-@ingest.command("options")
-def ingest_options(
-    symbols: Symbols = None,
-    start: Day = None,
-    end: Day = None,
-    source: SourceName = None,
-    path: FilePath = None,
-    mapping: Mapping = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Option quotes by underlying."""
-    from flows.ingest_options import ingest_options_flow
-
-    with progress_on_stderr() as progress:
-        report = ingest_options_flow(
-            names(symbols),
-            _source(source, path),
-            start_date=start,
-            end_date=end,
-            settings=settings_from(),
-            progress=progress,
-            **_file_options(path, mapping),
-        )
-    _show_report(as_json, report)
-
-
-@ingest.command("macro")
-def ingest_macro(
-    series: Annotated[str | None, typer.Option(help="Comma-separated series ids.")] = None,
-    start: Day = None,
-    end: Day = None,
-    source: SourceName = None,
-    path: FilePath = None,
-    mapping: Mapping = None,
-    lag: Annotated[
-        int | None, typer.Option("--publication-lag-days", help="Days from a period to its publication, where a file says neither.")
-    ] = None,
-    unit: Annotated[str | None, typer.Option(help="Of the values in a file.")] = None,
-    date_format: DateFormat = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Macro series with the moment each value became known."""
-    from flows.ingest_macro import ingest_macro_flow
-
-    with progress_on_stderr() as progress:
-        report = ingest_macro_flow(
-            series=names(series),
-            start_date=start,
-            end_date=end,
-            source=_source(source, path),
-            settings=settings_from(),
-            progress=progress,
-            **_file_options(path, mapping, publication_lag_days=lag, unit=unit, date_format=date_format),
-        )
-    _show_report(as_json, report)
 
 
 def _rows(found: pa.Table, limit: int) -> list[list[Any]]:

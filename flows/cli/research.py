@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.cli.data import names
+from flows.cli.ingest import names
 from flows.cli.shell import JsonFlag, emit, new_group, progress_on_stderr, settings_from, table
 
 __all__ = ["add_to"]

@@ -191,7 +191,7 @@ class _Bars:
             self._bars.advance(self._task, steps)
 
     def note(self, text: str) -> None:
-        self._bars.console.print(f"  [dim]{text}[/dim]", highlight=False)
+        self._bars.console.print(f"  {text}", style="dim", highlight=False, markup=False)  # text may hold brackets of its own
 
 
 @contextmanager

@@ -1,0 +1,220 @@
+"""Verbs that fetch from sources into the lake: ingest equity|options|macro."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli.shell import JsonFlag, emit, new_group, progress_on_stderr, settings_from, table
+
+if TYPE_CHECKING:
+    from flows.ingest_report import IngestReport
+
+__all__ = [
+    "DateFormat",
+    "Day",
+    "FilePath",
+    "Full",
+    "Mapping",
+    "Options",
+    "SourceName",
+    "Symbols",
+    "ingest",
+    "names",
+    "show_report",
+    "source_options",
+]
+
+ingest = new_group(
+    "Fetch from a source into the lake; the same window twice adds nothing. Exit codes: 0 done, 3 every row was refused, "
+    "5 a source failed for some names (the others are stored; safe to repeat), 130 interrupted (what was stored is kept)."
+)
+
+Symbols = Annotated[str | None, typer.Option(help="Comma-separated.")]
+Day = Annotated[str | None, typer.Option(help="YYYY-MM-DD; all there is, or all that is new, when left out.")]
+SourceName = Annotated[str | None, typer.Option(help="One source instead of the configured chain.")]
+FilePath = Annotated[Path | None, typer.Option(help="A file or folder, for the source 'files'.")]
+Mapping = Annotated[Path | None, typer.Option(help="YAML: our column name to the file's, for the source 'files'.")]
+DateFormat = Annotated[str | None, typer.Option(help="Of dates in a file not written as 2018-12-31: %m/%d/%Y, epoch_s, epoch_ms.")]
+Full = Annotated[bool, typer.Option("--full", help="Ask for the whole history, not only for what is newer than what is stored.")]
+Options = Annotated[
+    list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="A source's own option; may be given several times.")
+]
+
+# A report of more names than this names the troubled ones only.
+_MOST_LISTED = 60
+
+
+def names(text: str | None) -> list[str] | None:
+    """Split a comma-separated option; None stays None."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def source_options(given: list[str] | None, **named: Any) -> dict[str, Any]:
+    """The options of a source: those with a flag of their own that were given, and each ``KEY=VALUE``.
+
+    A value is read as YAML reads it (5, 0.5, true, [a, b]); a date stays text.
+
+    Raises
+    ------
+    InputError
+        One has no ``=``, cannot be read, or was given twice.
+    """
+    import yaml
+
+    from config.errors import InputError
+
+    options = {key: str(value) if isinstance(value, Path) else value for key, value in named.items() if value is not None}
+    for text in given or ():
+        key, sign, value = text.partition("=")
+        key = key.strip().replace("-", "_")
+        if not sign or not key:
+            raise InputError(f"--option {text!r} is not KEY=VALUE", remedy="write it as --option interval=5m")
+        if key in options:
+            raise InputError(f"the option {key} was given twice: {options[key]!r} and {value!r}", remedy="leave one out")
+        try:
+            read = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"--option {key}: {value!r} cannot be read", remedy="put text with special signs in quotes") from None
+        options[key] = read if isinstance(read, int | float | str | bool | list | dict) else value
+    return options
+
+
+def source_name(source: str | None, path: Path | None) -> str | None:
+    """A path means the source 'files' unless another was named."""
+    return "files" if source is None and path is not None else source
+
+
+def show_report(as_json: bool, report: IngestReport) -> None:
+    """Print what an ingest did, and end with the exit code that says so."""
+    document = report.as_dict()
+
+    def draw() -> None:
+        columns = ["symbol", "outcome", "source", "received", "changed", "unchanged", "refused", "message"]
+        many = len(report.names) > _MOST_LISTED
+        listed = [name.as_dict() for name in (report.troubled if many else report.names)]
+        if listed:
+            title = f"{len(listed)} of {len(report.names)} names, the others came through whole" if many else ""
+            table(title, columns, [[name[column] for column in columns] for name in listed], right=tuple(columns[3:7]))
+        typer.echo(report.summary)
+        for name in report.refetched:
+            typer.echo(f"refetched {name.name}: {name.refetched}")
+        if report.gaps or report.gaps_filled or report.gaps_without_trading:
+            closed = f", {report.gaps_filled} filled, {report.gaps_without_trading} without trading by the source's account"
+            typer.echo(f"gaps: {report.gaps} still open{closed if report.gaps_filled or report.gaps_without_trading else ''}")
+        for note in document["notes"]:
+            typer.echo(note)
+        typer.echo(f"snapshot {document['snapshot_id']}")
+
+    emit(as_json, document, draw)
+    if report.names and all(name.outcome == "refused" for name in report.names):
+        sys.exit(3)  # every row was refused: they are in quarantine, see `quant data check`
+    if report.count("failed"):
+        sys.exit(5)  # a source failed for some names: what the others gave is stored and published
+
+
+@ingest.command("equity")
+def ingest_equity(
+    symbols: Symbols = None,
+    start: Day = None,
+    end: Day = None,
+    source: SourceName = None,
+    full: Full = False,
+    fill_gaps: Annotated[bool, typer.Option("--fill-gaps", help="Ask for the open gaps, each of its own source.")] = False,
+    interval: Annotated[
+        str | None, typer.Option(help="1d, 1h, 5m, where the source has intraday bars; needed for those in a file.")
+    ] = None,
+    path: FilePath = None,
+    mapping: Mapping = None,
+    symbol: Annotated[str | None, typer.Option(help="Of the whole file, where no column says it.")] = None,
+    basis: Annotated[str | None, typer.Option(help="as_traded or vendor_adjusted, for the source 'files'.")] = None,
+    currency: Annotated[str | None, typer.Option(help="Of the prices in a file.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="Of naive intraday times in a file, such as America/New_York.")] = None,
+    date_format: DateFormat = None,
+    option: Options = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Bars of stocks, funds, indices and crypto pairs."""
+    from flows.ingest_equity import ingest_equity_flow
+
+    of_files = {"path": path, "mapping": mapping, "symbol": symbol, "basis": basis, "currency": currency, "timezone": timezone}
+    options = source_options(option, **of_files, date_format=date_format, interval=interval)
+    with progress_on_stderr() as progress:
+        report = ingest_equity_flow(
+            names(symbols),
+            start,
+            end,
+            source=source_name(source, path),
+            full=full,
+            fill_gaps=fill_gaps,
+            settings=settings_from(),
+            progress=progress,
+            **options,
+        )
+    show_report(as_json, report)
+
+
+@ingest.command("options")
+def ingest_options(
+    symbols: Symbols = None,
+    start: Day = None,
+    end: Day = None,
+    source: SourceName = None,
+    full: Full = False,
+    path: FilePath = None,
+    mapping: Mapping = None,
+    option: Options = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Option quotes by underlying."""
+    from flows.ingest_options import ingest_options_flow
+
+    options = source_options(option, path=path, mapping=mapping)
+    with progress_on_stderr() as progress:
+        report = ingest_options_flow(
+            names(symbols),
+            source_name(source, path),
+            start_date=start,
+            end_date=end,
+            full=full,
+            settings=settings_from(),
+            progress=progress,
+            **options,
+        )
+    show_report(as_json, report)
+
+
+@ingest.command("macro")
+def ingest_macro(
+    series: Annotated[str | None, typer.Option(help="Comma-separated series ids.")] = None,
+    start: Day = None,
+    end: Day = None,
+    source: SourceName = None,
+    path: FilePath = None,
+    mapping: Mapping = None,
+    lag: Annotated[
+        int | None, typer.Option("--publication-lag-days", help="Days from a period to its publication, where a file says neither.")
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="Of the values in a file.")] = None,
+    date_format: DateFormat = None,
+    option: Options = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Macro series with the moment each value became known."""
+    from flows.ingest_macro import ingest_macro_flow
+
+    options = source_options(option, path=path, mapping=mapping, publication_lag_days=lag, unit=unit, date_format=date_format)
+    with progress_on_stderr() as progress:
+        report = ingest_macro_flow(
+            series=names(series),
+            start_date=start,
+            end_date=end,
+            source=source_name(source, path),
+            settings=settings_from(),
+            progress=progress,
+            **options,
+        )
+    show_report(as_json, report)
