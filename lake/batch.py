@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from config.errors import SchemaError, did_you_mean
 from config.tables import TableSpec
+from lake.order import ascending, key_numbers, repeats
 
 __all__ = ["conform", "shape"]
 
 
 def conform(rows: pa.Table, spec: TableSpec) -> pa.Table:
-    """Return the batch with exactly the columns of `spec` and the clocks `available_at` and `ingest_id`.
+    """Return the batch in key order, with exactly the columns of `spec` and the clocks `available_at` and `ingest_id`.
 
     Types are changed only where nothing is lost (int64 to float64, nanoseconds that are whole microseconds, dictionary or
     large strings to strings). A naive time is refused rather than guessed.
@@ -31,8 +31,7 @@ def conform(rows: pa.Table, spec: TableSpec) -> pa.Table:
                 f"table {spec.name}: {missing} of {table.num_rows} rows have NULL in the {role} {field.name}",
                 remedy="leave such rows out, or send them through lake.quality.split, which refuses them one by one",
             )
-    _check_unique(table, spec)
-    return table
+    return _in_key_order(table, spec)
 
 
 def shape(rows: pa.Table, spec: TableSpec) -> pa.Table:
@@ -103,13 +102,15 @@ def _compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
     return bool(kinds.is_date(wanted) and kinds.is_date(found))
 
 
-def _check_unique(table: pa.Table, spec: TableSpec) -> None:
-    counts = table.select(spec.key).group_by(list(spec.key)).aggregate([([], "count_all")])
-    if counts.num_rows == table.num_rows:
-        return
-    first = counts.filter(pc.greater(counts.column("count_all"), 1)).slice(0, 1).to_pylist()[0]
+def _in_key_order(table: pa.Table, spec: TableSpec) -> pa.Table:
+    numbers = key_numbers(table, spec.key)
+    order = ascending(numbers)
+    again = repeats(numbers, order)
+    if not again.size:
+        return table if order is None else table.take(order)
+    first = table.select(spec.key).slice(int(again[0]), 1).to_pylist()[0]
     key = ", ".join(f"{name}={first[name]!s}" for name in spec.key)
     raise SchemaError(
-        f"table {spec.name}: {table.num_rows - counts.num_rows} rows repeat a key of the same batch; the first: {key}",
+        f"table {spec.name}: {again.size} rows repeat a key of the same batch; the first: {key}",
         remedy="a batch holds one row a key: keep the right one, or send the batch through lake.quality.split",
     )

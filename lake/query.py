@@ -15,7 +15,7 @@ from config.errors import InputError, UnknownNameError, did_you_mean
 from config.tables import TableSpec
 from lake.bucket import on_disk
 
-__all__ = ["connect", "filters", "literal", "names", "newest", "quoted", "scan"]
+__all__ = ["aware", "connect", "filters", "literal", "names", "newest", "quoted", "scan"]
 
 
 def connect() -> duckdb.DuckDBPyConnection:
@@ -53,7 +53,7 @@ def literal(value: Any) -> str:
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
     if isinstance(value, datetime):  # before date: a datetime is one
-        return f"TIMESTAMPTZ '{_utc(value).isoformat(sep=' ', timespec='microseconds')}'"
+        return f"TIMESTAMPTZ '{aware(value).isoformat(sep=' ', timespec='microseconds')}'"
     if isinstance(value, date):
         return f"DATE '{value.isoformat()}'"
     if isinstance(value, int | float):
@@ -63,16 +63,21 @@ def literal(value: Any) -> str:
     raise InputError(f"cannot look for {value!r}: a {type(value).__name__} is no value of a column")
 
 
-def _utc(moment: datetime) -> datetime:
+def aware(moment: datetime) -> datetime:
+    """The moment in UTC; a naive one is refused."""
     try:
         return require_utc(moment, "lake")
     except ValueError as problem:
         raise InputError(str(problem)) from None
 
 
-def scan(files: Sequence[str]) -> str:
-    """A FROM item over exactly these files; those of a bucket are fetched, and kept on this machine."""
-    return f"read_parquet([{', '.join(literal(_no_glob(file)) for file in on_disk(files))}], hive_partitioning=false)"
+def scan(files: Sequence[str], *, differ: bool = False) -> str:
+    """A FROM item over exactly these files; those of a bucket are fetched, and kept on this machine.
+
+    With `differ` files may lack columns that others have; those are NULL.
+    """
+    listed = ", ".join(literal(_no_glob(file)) for file in on_disk(files))
+    return f"read_parquet([{listed}], hive_partitioning=false{', union_by_name=true' if differ else ''})"
 
 
 def _no_glob(file: str) -> str:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
+from itertools import groupby, pairwise
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from config.errors import InputError, IntegrityError, StorageError, UnknownNameError, did_you_mean
-from config.tables import TABLES, TableSpec
+from config.tables import TABLES
 from lake.bucket import on_disk
 from lake.chain import EMPTY, add, rows_digest
-from lake.delta import PHYSICAL, TableVersion, data_files, open_table, spec_of, version_state
+from lake.delta import PHYSICAL, TableVersion
 from lake.failures import first_line, storage_errors
+from lake.held import Held, held_at, held_newest, nothing, widened
+from lake.parts import check_bytes
 from lake.place import Place
 from lake.query import check_columns, connect, filters, names, newest, quoted, scan
 
@@ -80,11 +84,15 @@ class Tables(ABC):
         StorageError
             The storage cannot be read.
         """
-        spec, schema, query = self._query(table, where, start, end, as_of, columns)
-        if query is None:
+        held, schema = self._asked(table, columns)
+        condition = filters(held.spec, where, start, end)
+        if not held.parts:
             return schema.empty_table()
-        with self._reading(spec.name), connect() as con:
-            return con.sql(query).to_arrow_table().cast(schema)
+        with self._reading(held.spec.name):
+            if not condition:
+                return held.whole(schema, as_of=as_of)
+            with connect() as con:
+                return con.sql(_query(held, schema, condition, start, end, as_of)).to_arrow_table().cast(schema)
 
     def stream(
         self,
@@ -97,13 +105,14 @@ class Tables(ABC):
         columns: Sequence[str] | None = None,
     ) -> pa.RecordBatchReader:
         """Return the rows of `read`, in the same order, a batch at a time: for what does not fit in memory."""
-        spec, schema, query = self._query(table, where, start, end, as_of, columns)
+        held, schema = self._asked(table, columns)
+        condition = filters(held.spec, where, start, end)
 
         def batches() -> Iterator[pa.RecordBatch]:
-            if query is None:
+            if not held.parts:
                 return
-            with self._reading(spec.name), connect() as con:
-                for batch in con.sql(query).to_arrow_reader(_STREAMED_ROWS):
+            with self._reading(held.spec.name), connect() as con:
+                for batch in con.sql(_query(held, schema, condition, start, end, as_of)).to_arrow_reader(_STREAMED_ROWS):
                     yield batch.cast(schema)
 
         return pa.RecordBatchReader.from_batches(schema, batches())
@@ -153,49 +162,31 @@ class Tables(ABC):
         IntegrityError
             A row was changed, added or lost outside `lake.write`, or a file is damaged.
         """
-        spec, at, files = self._files(table)
-        if at is None:
+        held = self._held(table)
+        if held.at is None or not held.parts:
             return
-        files = on_disk(files, again=True)
-        schema = pa.schema([*spec.schema, PHYSICAL[0]])
-        chain = EMPTY
-        with self._reading(spec.name), connect() as con:
-            written = con.sql(f"SELECT DISTINCT written_in FROM {scan(files)} ORDER BY 1").fetchall()
-            for (version,) in written:
-                rows = con.sql(
-                    f"SELECT {names(schema.names)} FROM {scan(files)} WHERE written_in = {version} ORDER BY {names(spec.key)}"
-                )
-                chain = add(chain, rows_digest(rows.to_arrow_reader(_STREAMED_ROWS), schema, without=("recorded_at",)))
-        if chain != at.chain:
+        files = on_disk(held.files(), again=True)
+        with self._reading(held.spec.name), connect() as con:
+            for file in files:
+                check_bytes(file)
+            chain = _content(con, held, files)
+        if chain != held.at.chain:
             raise IntegrityError(
-                f"table {table} in {self.root} (version {at.version}) does not hold the rows that were written to it",
+                f"table {table} in {self.root} (version {held.at.version}) does not hold the rows that were written to it",
                 remedy="restore the folder from a backup, or ingest into a new home",
             )
 
-    def _query(
-        self,
-        table: str,
-        where: Mapping[str, Any] | None,
-        start: Moment | None,
-        end: Moment | None,
-        as_of: datetime | None,
-        columns: Sequence[str] | None,
-    ) -> tuple[TableSpec, pa.Schema, str | None]:
-        """The specification, the schema of the answer, and the query; no query where the table holds nothing."""
-        spec, at, files = self._files(table)
-        wanted = tuple(spec.schema.names) if columns is None else tuple(columns)
-        check_columns(spec, wanted)
-        schema = pa.schema([spec.schema.field(name) for name in wanted])
-        condition = filters(spec, where, start, end)
-        if at is None or not files:
-            return spec, schema, None
-        rows = newest(spec, scan(files), as_of=as_of, revised=at.revised > 0)
-        return spec, schema, f"SELECT {names(wanted)} FROM ({rows}){condition} ORDER BY {names(spec.key)}"
+    def _asked(self, table: str, columns: Sequence[str] | None) -> tuple[Held, pa.Schema]:
+        """What the table holds, and the schema of the answer."""
+        held = self._held(table)
+        wanted = tuple(held.spec.schema.names) if columns is None else tuple(columns)
+        check_columns(held.spec, wanted)
+        return held, pa.schema([held.spec.schema.field(name) for name in wanted])
 
-    def _files(self, table: str) -> tuple[TableSpec, TableVersion | None, list[str]]:
-        """What a table is, the version to read, and that version's files; pinned versions are looked up once."""
+    def _held(self, table: str) -> Held:
+        """What a table holds at the version to read; pinned versions are looked up once."""
         if table in self.cache:
-            found: tuple[TableSpec, TableVersion | None, list[str]] = self.cache[table]
+            found: Held = self.cache[table]
             return found
         at = self.pinned(table)
         if at is None and table not in TABLES:
@@ -203,19 +194,19 @@ class Tables(ABC):
                 f"no table is called {table!r} here", remedy=did_you_mean(table, tuple(sorted({*TABLES, *self.tables})))
             )
         if table in BOOKKEEPING:
-            return _newest_files(self.root, table)
+            return held_newest(self.root, table)
         if at is None:
-            return TABLES[table], None, []
-        self.cache[table] = answer = _files_at(self.root, table, at)
+            return nothing(TABLES[table], self.root / table)
+        self.cache[table] = answer = held_at(self.root, table, at)
         return answer
 
     def _make_view(self, con: duckdb.DuckDBPyConnection, name: str, as_of: datetime | None) -> None:
-        spec, at, files = self._files(name)
-        if at is None or not files:
-            con.register(name, spec.schema.empty_table())
+        held = self._held(name)
+        if not held.parts:
+            con.register(name, held.spec.schema.empty_table())
             return
-        rows = newest(spec, scan(files), as_of=as_of, revised=at.revised > 0)
-        con.execute(f"CREATE VIEW {quoted(name)} AS SELECT {names(spec.schema.names)} FROM ({rows})")
+        rows = newest(held.spec, held.source(), as_of=as_of, revised=held.revised)
+        con.execute(f"CREATE VIEW {quoted(name)} AS SELECT {names(held.spec.schema.names)} FROM ({rows})")
 
     def _listing(self) -> str:
         return ", ".join(sorted({*TABLES, *self.tables}))
@@ -240,24 +231,33 @@ class Tables(ABC):
             ) from problem
 
 
-def _newest_files(root: Place, name: str) -> tuple[TableSpec, TableVersion | None, list[str]]:
-    table = open_table(root / name)
-    if table is None:
-        return TABLES[name], None, []
-    return TABLES[name], version_state(root / name, table), data_files(root / name, table)
+def _query(held: Held, schema: pa.Schema, condition: str, start: Moment | None, end: Moment | None, as_of: datetime | None) -> str:
+    rows = newest(held.spec, held.source(held.parts_of(start, end)), as_of=as_of, revised=held.revised)
+    return f"SELECT {names(schema.names)} FROM ({rows}){condition} ORDER BY {names(held.spec.key)}"
 
 
-def _files_at(root: Place, name: str, at: TableVersion) -> tuple[TableSpec, TableVersion | None, list[str]]:
-    with storage_errors(f"open the table {name} at version {at.version}", root / name):
-        table = open_table(root / name, at.version)
-    if table is None:
-        raise IntegrityError(f"the table {name} in {root} is gone", remedy="restore the folder from a backup")
-    spec = spec_of(name, table)
-    assert spec is not None
-    found = version_state(root / name, table)
-    if (found.table_id, found.chain) != (at.table_id, at.chain):
-        raise IntegrityError(
-            f"the table {name} in {root} is not the one the snapshot was taken of (version {at.version})",
-            remedy="restore the folder from a backup, or publish and read a new snapshot",
-        )
-    return spec_of(name, table), at, data_files(root / name, table)
+def _content(con: duckdb.DuckDBPyConnection, held: Held, files: Sequence[str]) -> str:
+    """The content number of all rows: each version's in key order, with the columns that the table had then."""
+    source = widened(held.spec, scan(files, differ=bool(held.since)), bool(held.since))
+    every = pa.schema([*held.spec.schema, *PHYSICAL])
+    rows = con.sql(f"SELECT {names(every.names)} FROM {source} ORDER BY written_in, {names(held.spec.key)}")
+    chain = EMPTY
+    for version, batches in _by_version(rows.to_arrow_reader(_STREAMED_ROWS)):
+        then = pa.schema([*(f for f in held.spec.schema if held.since.get(f.name, 0) <= version), PHYSICAL[0]])
+        chain = add(chain, rows_digest(batches, then, without=("recorded_at",)))
+    return chain
+
+
+def _by_version(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Iterator[pa.RecordBatch]]]:
+    """Rows ordered by `written_in`, parted where it changes."""
+
+    def pieces() -> Iterator[tuple[int, pa.RecordBatch]]:
+        for batch in batches:
+            versions = batch.column("written_in").to_numpy()
+            cuts = [0, *(np.flatnonzero(versions[1:] != versions[:-1]) + 1).tolist(), len(versions)]
+            for first, last in pairwise(cuts):
+                if last > first:
+                    yield int(versions[first]), batch.slice(first, last - first)
+
+    for version, group in groupby(pieces(), key=lambda piece: piece[0]):
+        yield version, (piece for _, piece in group)

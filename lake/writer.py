@@ -2,7 +2,8 @@
 
 1. `conform` (lake.batch) checks the batch against the table's specification.
 2. `_merge` lets DuckDB compare it with the newest version of each key: new, revised or unchanged.
-3. `_commit` adds the rows as the child of exactly the version that was compared with, or not at all.
+3. `_commit` adds the rows, in files as `lake.layout` says, as the child of exactly the version that was compared with, or not
+   at all.
 4. When another writer was quicker, `write_rows` starts again from 2 on what is stored now, after a short random wait.
 5. `sync_commit` (lake.delta) forces the commit to the disk; only then is the caller told.
 """
@@ -11,17 +12,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from config.clock import require_utc
-from config.errors import InputError, LockHeldError, SchemaError
+from config.errors import InputError, LockHeldError
 from config.tables import TableSpec
 from lake.batch import conform
 from lake.chain import add, rows_digest
@@ -33,12 +33,15 @@ from lake.delta import (
     ROWS,
     TableVersion,
     create_table,
-    data_files,
     open_table,
     sync_commit,
     version_state,
 )
 from lake.failures import storage_errors
+from lake.held import SINCE, columns_to_add, stored_since, widened
+from lake.layout import commit
+from lake.order import ascending, key_numbers
+from lake.parts import Part, between, list_parts
 from lake.place import Place, data_file
 from lake.query import connect, literal, names, newest, quoted, scan
 
@@ -47,8 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WriteResult", "write_rows"]
 
-# A write adds a file to each partition it touches; at this many it rewrites those partitions, old rows and new, as one file each.
-FILES_PER_PARTITION = 8
+_DIGESTED_ROWS = 122_880
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.02, 1.0
 
 
@@ -94,17 +96,17 @@ def write_rows(path: Place, spec: TableSpec, rows: pa.Table, *, recorded_at: dat
     for attempt in range(1, attempts + 1):
         with storage_errors(f"write the table {spec.name}", path):
             table = open_table(path)
-            state = None
-            if table is not None:
-                _check_same_columns(spec, table)
-                state = version_state(path, table)
-            merged = _merge(path, spec, batch, table, state, recorded_at)
-            revised = merged.filter(pc.greater(merged["revision"], 0)).num_rows
-            counts = {"new": merged.num_rows - revised, "revised": revised, "unchanged": batch.num_rows - merged.num_rows}
-            if merged.num_rows == 0 and state is not None:
-                return WriteResult(table=spec.name, **counts, version=state.version, attempts=attempt)
+            state = None if table is None else version_state(path, table)
             try:
-                version = _commit(path, spec, merged, table, state, revised)
+                if table is not None and (new_columns := columns_to_add(spec, table)):
+                    table = _widen(path, table, new_columns)
+                    state = version_state(path, table)
+                merged = _merge(path, spec, batch, table, state, recorded_at)
+                revised = merged.filter(pc.greater(merged["revision"], 0)).num_rows
+                counts = {"new": merged.num_rows - revised, "revised": revised, "unchanged": batch.num_rows - merged.num_rows}
+                if merged.num_rows == 0 and state is not None:
+                    return WriteResult(table=spec.name, **counts, version=state.version, attempts=attempt)
+                version = _commit(path, spec, merged, table, state, revised, recorded_at)
             except CommitFailedError as problem:
                 _retry_or_raise(path, spec, state, problem)
                 time.sleep(chance.uniform(0, min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**attempt)))
@@ -129,9 +131,13 @@ def _merge(
     path: Place, spec: TableSpec, batch: pa.Table, table: DeltaTable | None, state: TableVersion | None, recorded_at: datetime
 ) -> pa.Table:
     """The rows of the batch that are to be stored, with their clocks, revision and partition, in key order."""
+    parts = _overlapping(spec, batch, table)
+    version = 1 if table is None else table.version() + 1
+    if not parts or state is None:
+        return _all_new(spec, batch, recorded_at, version)
     con = connect()
     con.register("batch", batch)
-    stored = _stored(con, path, spec, batch, table, state)
+    stored = _stored(path, spec, batch, parts, state, later=table is not None and bool(stored_since(table)))
     changed = " OR ".join(f"b.{quoted(column)} IS DISTINCT FROM s.{quoted(column)}" for column in spec.values) or "false"
     available = "b.available_at"
     if not spec.quotes_vintages:
@@ -140,39 +146,59 @@ def _merge(
         available = f"CASE WHEN s.revision IS NULL THEN b.available_at ELSE {later} END"
     columns = [f"b.{quoted(field.name)}" for field in spec.columns]
     clocks = [f"{available} AS available_at", f"{literal(recorded_at)} AS recorded_at", "b.ingest_id"]
-    physical = [
-        "coalesce(s.revision + 1, 0)::INTEGER AS revision",
-        f"{1 if table is None else table.version() + 1}::BIGINT AS written_in",
-    ]
+    physical = ["coalesce(s.revision + 1, 0)::INTEGER AS revision", f"{version}::BIGINT AS written_in"]
     partitions = [f"{expression} AS {quoted(column)}" for column, expression in spec.partition_by]
     same = " AND ".join(f"b.{quoted(column)} = s.{quoted(column)}" for column in spec.key)
     merged = con.sql(
         f"WITH kept AS (SELECT {', '.join(columns + clocks + physical)} FROM batch b LEFT JOIN ({stored}) s ON {same} "
-        f"WHERE s.revision IS NULL OR {changed}) "
-        f"SELECT {', '.join(['*', *partitions])} FROM kept ORDER BY {names(spec.key)}"
+        f"WHERE s.revision IS NULL OR {changed}) SELECT {', '.join(['*', *partitions])} FROM kept"
     ).to_arrow_table()
-    return merged.cast(_physical_schema(spec, merged.schema))
+    merged = merged.cast(_physical_schema(spec, merged.schema))
+    order = ascending(key_numbers(merged, spec.key))
+    return merged if order is None else merged.take(order)
 
 
-def _stored(con: Any, path: Place, spec: TableSpec, batch: pa.Table, table: DeltaTable | None, state: TableVersion | None) -> str:
-    """A query for the newest stored version of each key of the batch."""
-    files = [] if table is None else data_files(path, table)
-    if not files or state is None:
-        con.register("nothing", _empty(spec))
-        return "SELECT * FROM nothing"
+def _all_new(spec: TableSpec, batch: pa.Table, recorded_at: datetime, version: int) -> pa.Table:
+    """The batch as it is stored where none of its keys can be stored yet: no comparison, and no copy of its columns."""
+    rows = batch.num_rows
+    added = {
+        "recorded_at": pa.repeat(pa.scalar(recorded_at, spec.schema.field("recorded_at").type), rows),
+        PHYSICAL[0].name: pa.repeat(pa.scalar(0, PHYSICAL[0].type), rows),
+        PHYSICAL[1].name: pa.repeat(pa.scalar(version, PHYSICAL[1].type), rows),
+    }
+    schema = pa.schema([*spec.schema, *PHYSICAL])
+    whole = pa.table([added[field.name] if field.name in added else batch.column(field.name) for field in schema], schema=schema)
+    if spec.partition_by:
+        expressions = ", ".join(f"{expression} AS {quoted(column)}" for column, expression in spec.partition_by)
+        with connect() as con:
+            con.register("batch", batch)
+            found = con.sql(f"SELECT {expressions} FROM batch").to_arrow_table()
+        for column, _ in spec.partition_by:
+            whole = whole.append_column(column, found[column])
+    return whole.cast(_physical_schema(spec, whole.schema))
+
+
+def _overlapping(spec: TableSpec, batch: pa.Table, table: DeltaTable | None) -> list[Part]:
+    """The stored files that may hold a key of the batch: a key lies at one event time, where that is part of it."""
+    parts = [] if table is None else list_parts(spec, table)
+    if spec.event_time not in spec.key:
+        return parts
+    span = pc.min_max(batch[spec.event_time]).as_py()
+    return between(parts, spec.event_time, span["min"], span["max"])
+
+
+def _stored(path: Place, spec: TableSpec, batch: pa.Table, parts: Sequence[Part], state: TableVersion, *, later: bool) -> str:
+    """A query for the newest stored version of each key of the batch; `later`: some columns came later than some files."""
     columns = names((*spec.key, *spec.values, "available_at", "revision"))
     range_of_batch = ""
-    if spec.event_time in spec.key:  # a key lies at one event time, so files and row groups outside the batch's are skipped
+    if spec.event_time in spec.key:  # row groups outside the batch's range are skipped too
         span = pc.min_max(batch[spec.event_time]).as_py()
         column = quoted(spec.event_time)
         range_of_batch = f" WHERE {column} BETWEEN {literal(span['min'])} AND {literal(span['max'])}"
-    source = f"(SELECT {columns} FROM {scan(files)}{range_of_batch})"
+    files = scan([data_file(path, part.name) for part in parts], differ=later)
+    source = f"(SELECT {columns} FROM {widened(spec, files, later)}{range_of_batch})"
     same = " AND ".join(f"n.{quoted(column)} = batch.{quoted(column)}" for column in spec.key)
     return f"SELECT n.* FROM ({newest(spec, source, revised=state.revised > 0)}) n SEMI JOIN batch ON {same}"
-
-
-def _empty(spec: TableSpec) -> pa.Table:
-    return pa.schema([*spec.schema, *PHYSICAL]).empty_table()
 
 
 def _physical_schema(spec: TableSpec, merged: pa.Schema) -> pa.Schema:
@@ -181,7 +207,13 @@ def _physical_schema(spec: TableSpec, merged: pa.Schema) -> pa.Schema:
 
 
 def _commit(
-    path: Place, spec: TableSpec, merged: pa.Table, table: DeltaTable | None, state: TableVersion | None, revised: int
+    path: Place,
+    spec: TableSpec,
+    merged: pa.Table,
+    table: DeltaTable | None,
+    state: TableVersion | None,
+    revised: int,
+    recorded_at: datetime,
 ) -> int:
     """Add the rows as the next version of what they were compared with; return that version.
 
@@ -193,7 +225,6 @@ def _commit(
     CommitFailedError
         Another writer was quicker; nothing was written.
     """
-    from deltalake import CommitProperties, WriterProperties, write_deltalake
     from deltalake.exceptions import CommitFailedError
 
     if table is None or state is None:
@@ -201,82 +232,30 @@ def _commit(
         state = version_state(path, table)
         if state.version != 0:
             raise CommitFailedError("another process has created and filled the table")
-    digest = rows_digest(merged.to_batches(), pa.schema([*spec.schema, PHYSICAL[0]]), without=("recorded_at",))
+    digest = rows_digest(merged.to_batches(_DIGESTED_ROWS), pa.schema([*spec.schema, PHYSICAL[0]]), without=("recorded_at",))
     said = {
         CHAIN: add(state.chain, digest),
         BATCH: digest,
         ROWS: str(state.rows + merged.num_rows),
         REVISED: str(state.revised + revised),
     }
-    full = _full_partitions(path, spec, table, merged)
-    write_deltalake(
-        table,
-        merged if full is None else _with_stored(spec, merged, full),
-        mode="append" if full is None else "overwrite",
-        predicate=None if full is None else _predicate(spec, merged),
-        commit_properties=CommitProperties(custom_metadata=said, max_commit_retries=0),
-        writer_properties=WriterProperties(compression="ZSTD"),
-    )
+    commit(path, spec, table, merged, said=said, at=recorded_at)
     return state.version + 1
 
 
-def _check_same_columns(spec: TableSpec, table: DeltaTable) -> None:
-    partitions = [column for column, _ in spec.partition_by]
-    found = {field.name: field.type for field in pa.schema(table.schema()) if field.name not in partitions}
-    wanted = {field.name: field.type for field in (*spec.schema, *PHYSICAL)}
-    for name in {**wanted, **found}:
-        if found.get(name) != wanted.get(name):
-            now, stored = wanted.get(name, "absent"), found.get(name, "absent")
-            raise SchemaError(
-                f"table {spec.name}: column {name} is {now} now and {stored} in the stored table",
-                remedy="ingest into a new home, or give the changed table another name",
-            )
+def _widen(path: Place, table: DeltaTable, columns: Sequence[pa.Field]) -> DeltaTable:
+    """Give the stored table new nullable columns, in a commit of its own; rows stored before have NULL there.
 
+    Each column says since which version it exists, so that earlier rows are still verified by the columns they were written with.
+    Concurrent writers of the old columns lose the race, open the table again, and are told that it has changed.
+    """
+    from deltalake import CommitProperties, Field
 
-def _full_partitions(path: Place, spec: TableSpec, table: DeltaTable, merged: pa.Table) -> list[str] | None:
-    """The stored files of the touched partitions when one of them has too many; None when a new file beside them will do."""
-    touched = _touched(spec, merged)
-    actions = pa.table(table.get_add_actions(flatten=True))
-    held = [()] * actions.num_rows
-    if spec.partition_by:
-        held = list(zip(*(actions[f"partition.{column}"].to_pylist() for column, _ in spec.partition_by), strict=True))
-    counts = Counter(held)
-    if all(counts[partition] < FILES_PER_PARTITION for partition in touched):
-        return None
-    paths = actions["path"].to_pylist()
-    return [data_file(path, file) for file, partition in zip(paths, held, strict=True) if partition in touched]
-
-
-def _touched(spec: TableSpec, merged: pa.Table) -> set[tuple[Any, ...]]:
-    """The partitions of the rows: a tuple of values for each; one empty tuple for a table without partitions."""
-    columns = [column for column, _ in spec.partition_by]
-    if not columns:
-        return {()}
-    distinct = merged.select(columns).group_by(columns).aggregate([])
-    return set(zip(*(distinct[column].to_pylist() for column in columns), strict=True))
-
-
-def _predicate(spec: TableSpec, merged: pa.Table) -> str | None:
-    """The touched partitions; nothing for a table without any, which is then replaced as a whole."""
-    values = list(zip(*sorted(_touched(spec, merged)), strict=True))
-    terms = [f"{column} IN ({', '.join(map(literal, values[n]))})" for n, (column, _) in enumerate(spec.partition_by)]
-    return " AND ".join(terms) or None
-
-
-def _with_stored(spec: TableSpec, merged: pa.Table, files: Sequence[str]) -> pa.RecordBatchReader:
-    """Stored rows of those files and the merged ones, by partition and key."""
-    con = connect()
-    con.register("merged", merged)
-    partitions = [f"{expression} AS {quoted(column)}" for column, expression in spec.partition_by]
-    plain = [field.name for field in (*spec.schema, *PHYSICAL)]
-    columns = ", ".join([names(plain), *partitions])
-    order = names([*(column for column, _ in spec.partition_by), *spec.key, "revision"])
-    reader = con.sql(
-        f"SELECT {columns} FROM {scan(files)} UNION ALL SELECT {columns} FROM merged ORDER BY {order}"
-    ).to_arrow_reader(100_000)
-
-    def batches() -> Any:
-        yield from (batch.cast(merged.schema) for batch in reader)
-        con.close()
-
-    return pa.RecordBatchReader.from_batches(merged.schema, batches())
+    version = table.version() + 1
+    since = {SINCE: str(version)}
+    added = [Field.from_arrow(column.with_metadata(since)) for column in columns]
+    table.alter.add_columns(added, commit_properties=CommitProperties(max_commit_retries=0))
+    sync_commit(path, version)
+    wider = open_table(path)
+    assert wider is not None
+    return wider
