@@ -37,7 +37,8 @@ def go_on(lake: Lake, sources: Iterable[Any]) -> None:
 
 def _asked_before(lake: Lake, source: str) -> dict[str, date]:
     before: dict[str, date] = {}
-    where = {"source": source, "dataset": "macro_observations"}
+    whole = ["completed", "completed with refusals", "unchanged"]  # not one that was cut off while its rows were being stored
+    where = {"source": source, "dataset": "macro_observations", "outcome": whole}
     for run in lake.read_latest("ingest_runs", where=where, columns=["started_at", "request"]).to_pylist():
         asked, day = json.loads(run["request"]), run["started_at"].date()
         end = asked.get("end")

@@ -12,7 +12,8 @@ import csv
 import io
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,24 +37,26 @@ TABLES_ADDRESS = "https://publicreporting.cftc.gov"
 FILES_ADDRESS = "https://www.cftc.gov"
 _MARKET = re.compile(r"[0-9A-Z+]{2,8}")
 _DATES = ("report_date_as_yyyy_mm_dd", "as_of_date_in_form_yyyy_mm_dd", "report_date_as_mm_dd_yyyy")
+_MARKET_COLUMN = "cftc_contract_market_code"
+_BROKEN = "line"  # in place of the columns of a line that does not fit them
 _SIX_DIGITS = "as_of_date_in_form_yymmdd"
 _MISSING = frozenset({"", "."})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Looked:
-    """What an earlier ingest of a market's report found.
+    """An earlier ingest of a market's report: what was there then is stored.
 
     Parameters
     ----------
-    newest : date
-        The newest as-of date that was there.
     at : datetime
         When it looked, aware.
+    start : date or None
+        From which as-of date on.
     """
 
-    newest: date
     at: datetime
+    start: date | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ class CftcPositions:
         self._page_rows = page_rows
         self._client = VendorClient(SOURCE, TABLES_ADDRESS if via == "api" else FILES_ADDRESS, settings)
         self._clock: Clock = SystemClock()
-        self._looked: dict[str, Looked] = {}
+        self._looked: dict[str, tuple[Looked, ...]] = {}
 
     @property
     def report(self) -> str:
@@ -118,10 +121,10 @@ class CftcPositions:
         """There are some hundreds of markets, listed nowhere but in the reports."""
         return
 
-    def watch(self, clock: Clock, looked: Mapping[str, Looked]) -> None:
-        """Say what time it is, and what earlier ingests found of each market, for reports that come when nobody said."""
+    def watch(self, clock: Clock, looked: Mapping[str, Sequence[Looked]]) -> None:
+        """Say what time it is, and when each market was looked for before, for reports that come when nobody said."""
         self._clock = clock
-        self._looked = dict(looked)
+        self._looked = {market: tuple(times) for market, times in looked.items()}
 
     def positions(self, markets: Sequence[str], start: date | None = None, end: date | None = None) -> Iterator[Answer]:
         """Positions in `markets` as of dates from `start` to `end`, both included.
@@ -163,7 +166,7 @@ class CftcPositions:
             if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
                 raise ServiceUnavailable(f"{reply.origin} did not answer with a list of rows", remedy="run the same command again")
             request = {"report": self.report, "markets": [market], "start": start, "end": end, "via": "api", "offset": offset}
-            yield self._answer(reply, request, _named(found), (market,), start, end)
+            yield self._answer(reply, request, *_named(found), (market,), start, end)
             offset += len(found)
             if len(found) < self._page_rows:
                 return
@@ -176,15 +179,16 @@ class CftcPositions:
             reply = self._client.get(f"files/dea/history/{file}", expect=("zip", "octet-stream"), allow=(404,) if newest else ())
             request = {"report": self.report, "markets": list(markets), "start": start, "end": end, "via": "files", "file": file}
             if reply.status == 404:
-                yield self._answer(reply, request, (), (), start, end, note=f"the CFTC has no {file} yet")
+                yield self._answer(reply, request, frozenset(), (), (), start, end, note=f"the CFTC has no {file} yet")
                 continue
-            yield self._answer(reply, request, _lines(reply), markets, start, end)
+            yield self._answer(reply, request, *_lines(reply, frozenset(markets)), markets, start, end)
 
     def _answer(
         self,
         reply: Reply,
         request: Mapping[str, Any],
-        rows: Iterable[Mapping[str, Any]],
+        header: frozenset[str],
+        rows: Sequence[Mapping[str, Any]],
         markets: tuple[str, ...],
         start: date | None,
         end: date | None,
@@ -192,7 +196,8 @@ class CftcPositions:
         note: str = "",
     ) -> Answer:
         seen = self._seen(reply)
-        table, refused = _rows(self._report, reply, rows, frozenset(markets), start, end)
+        columns = _columns(self._report, header, reply.origin, traders_needed=self._via == "files") if header else None
+        table, refused = ([], []) if columns is None else _rows(self._report, columns, rows, frozenset(markets), start, end)
         return Answer(
             source=SOURCE,
             dataset=DATASET,
@@ -212,31 +217,44 @@ class CftcPositions:
         return now if changed is None else min(changed, now)
 
 
-def _named(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Rows of the public tables, with column names in one spelling. A column is left out of a row that has no value for it."""
-    for row in rows:
-        yield {normal(name): value for name, value in row.items()}
+def _named(rows: Sequence[Mapping[str, Any]]) -> tuple[frozenset[str], list[dict[str, Any]]]:
+    """Column names in one spelling, and rows of the public tables under them. A row lacks the columns it has no value for."""
+    named = [{normal(name): value for name, value in row.items()} for row in rows]
+    return frozenset().union(*named), named
 
 
-def _lines(reply: Reply) -> Iterator[dict[str, str]]:
-    """Lines of the one text file in a ZIP, with column names in one spelling."""
+def _lines(reply: Reply, markets: frozenset[str]) -> tuple[frozenset[str], list[dict[str, str]]]:
+    """Column names in one spelling, and under them the lines about `markets` in the one text file of a ZIP.
+
+    Raises
+    ------
+    ServiceUnavailable
+        It is no ZIP, half of one, or not one file.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(reply.body)) as archive:
             texts = [name for name in archive.namelist() if name.lower().endswith(".txt")]
             if len(texts) != 1:
                 raise ServiceUnavailable(f"{reply.origin} holds {len(texts)} text files ({', '.join(archive.namelist())}), not one")
             content = archive.read(texts[0]).decode("latin-1")
-    except (zipfile.BadZipFile, EOFError) as problem:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as problem:
         raise ServiceUnavailable(f"{reply.origin} is no whole ZIP file: {problem}", remedy="run the same command again") from None
     reader = csv.reader(io.StringIO(content))
     header = [normal(name) for name in next(reader, [])]
-    for line in reader:
-        if line and any(cell.strip() for cell in line):
-            yield dict(zip(header, line, strict=False))
+    at = header.index(_MARKET_COLUMN) if _MARKET_COLUMN in header else None
+    lines = [] if at is None else [line for line in reader if len(line) > at and line[at].strip() in markets]
+    return frozenset(header or [""]), [
+        dict(zip(header, line, strict=True))
+        if len(line) == len(header)
+        else {_MARKET_COLUMN: line[at or 0], _BROKEN: ",".join(line)}
+        for line in lines
+    ]
 
 
-def _columns(report: Report, known: set[str], origin: str) -> _Columns:
+def _columns(report: Report, known: frozenset[str], origin: str, *, traders_needed: bool) -> _Columns:
     """Find the columns; those of all months are called ``…_all`` or, where the table cut the word off, just so.
+
+    The public tables leave a column out of an answer in which no row has a value for it: trader counts may be absent there.
 
     Raises
     ------
@@ -244,21 +262,16 @@ def _columns(report: Report, known: set[str], origin: str) -> _Columns:
         A column that every row needs is not there.
     """
 
-    def find(*names: str, needed: bool = True) -> str | None:
-        for name in names:
-            for spelled in (f"{name}_all", name):
-                if spelled in known:
-                    return spelled
-        if needed:
+    def find(*names: str) -> str | None:
+        return next((spelled for name in names for spelled in (f"{name}_all", name) if spelled in known), None)
+
+    def needed(*names: str) -> str:
+        found = find(*names)
+        if found is None:
             raise SchemaError(
                 f"{origin} has no column {names[0]} of the report {report.name}",
                 remedy="the CFTC may have changed the file; its columns are listed on cftc.gov under Explanatory Notes",
             )
-        return None
-
-    def needed(*names: str) -> str:
-        found = find(*names)
-        assert found is not None
         return found
 
     numbers = []
@@ -268,12 +281,12 @@ def _columns(report: Report, known: set[str], origin: str) -> _Columns:
         counts: list[str | None] = [None, None, None]
         if category.traders:
             sides = ("long", "short", "spread") if category.spreading else ("long", "short")
-            found = [needed(*(f"traders_{begin}_{side}" for begin in category.columns)) for side in sides]
-            counts = [*found, None][:3]
+            named = needed if traders_needed else find
+            counts = [*(named(*(f"traders_{begin}_{side}" for begin in category.columns)) for side in sides), None][:3]
         numbers.append((category.name, (*positions, spread, *counts)))
     day = next((name for name in (*_DATES, _SIX_DIGITS) if name in known), None)
     return _Columns(
-        market=needed("cftc_contract_market_code"),
+        market=needed(_MARKET_COLUMN),
         name=needed("market_and_exchange_names"),
         day=day or needed(_DATES[0]),
         open_interest=needed("open_interest"),
@@ -286,8 +299,8 @@ _Row = tuple[str, str, date, str, list[float | None]]  # market, its name, as-of
 
 def _rows(
     report: Report,
-    reply: Reply,
-    rows: Iterable[Mapping[str, Any]],
+    columns: _Columns,
+    rows: Sequence[Mapping[str, Any]],
     markets: frozenset[str],
     start: date | None,
     end: date | None,
@@ -295,22 +308,20 @@ def _rows(
     """One row a category of each line that was asked for; a line that cannot be read is refused whole."""
     found: list[_Row] = []
     refused: list[RefusedRow] = []
-    columns: _Columns | None = None
-    lines = list(rows)
-    known = set().union(*lines) if lines and lines[0].keys() != lines[-1].keys() else set(lines[0] if lines else ())
-    for number, line in enumerate(lines, start=1):
-        columns = columns or _columns(report, known, reply.origin)
+    for line in rows:
         market = str(line.get(columns.market, "")).strip()
         if market not in markets:
             continue
         try:
+            if _BROKEN in line:
+                raise ValueError("the line has not as many cells as the header")
             day = _day(str(line.get(columns.day, "")).strip(), columns.day)
             if (start and day < start) or (end and day > end):
                 continue
             interest = _number(line, columns.open_interest)
             numbers = [(category, [interest, *(_number(line, name) for name in of)]) for category, of in columns.numbers]
         except ValueError as problem:
-            reason = f"row {number} of {report.name}, market {market}: {problem}"
+            reason = f"{report.name}, market {market}, {line.get(columns.day)}: {problem}"
             refused.append(RefusedRow(symbol=market, rule="wrong_type", reason=reason, raw=dict(line)))
             continue
         name = str(line.get(columns.name, "")).strip()
@@ -339,25 +350,25 @@ def _day(text: str, column: str) -> date:
         raise ValueError(f"{column} is {text!r}, not a date") from None
 
 
-def _available(as_of: date, seen: datetime, looked: Looked | None) -> datetime:
-    """The moment from which a report counts as public.
+def _available(as_of: date, seen: datetime, looked: Sequence[Looked]) -> datetime:
+    """The moment from which a report that is not stored yet counts as public.
 
     Where the calendar names a moment it counts, but never later than the report was seen. Where it names none, or where an earlier
-    ingest looked after that moment and the report was not there, only the moment at which it was seen is sure.
+    ingest looked after that moment and did not find the report, only the moment at which it was seen is sure.
     """
     by_calendar = published(as_of)
     if by_calendar is None:
         return seen
-    in_vain = looked is not None and as_of > looked.newest and by_calendar <= looked.at
+    in_vain = any(by_calendar <= one.at and (one.start is None or one.start <= as_of) for one in looked)
     return seen if in_vain else min(by_calendar, seen)
 
 
-def _table(report: Report, rows: Sequence[_Row], seen: datetime, looked: Mapping[str, Looked]) -> pa.Table:
+def _table(report: Report, rows: Sequence[_Row], seen: datetime, looked: Mapping[str, Sequence[Looked]]) -> pa.Table:
     import pandas as pd
 
     from flows.sources.shape import table_of
 
-    moments = {(row[0], row[2]): _available(row[2], seen, looked.get(row[0])) for row in rows}
+    moments = {(row[0], row[2]): _available(row[2], seen, looked.get(row[0], ())) for row in rows}
     numbers = ("open_interest", "long", "short", "spreading", "traders_long", "traders_short", "traders_spreading")
     columns: dict[str, Any] = {
         "report": report.name,
