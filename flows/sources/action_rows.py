@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from zoneinfo import ZoneInfo
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 from config.calendar import next_session, session_opens
 from flows.sources.shape import table_of
 
-__all__ = ["ACTIONS_DATASET", "Action", "action_table"]
+__all__ = ["ACTIONS_DATASET", "Action", "action_table", "added_up"]
 
 ACTIONS_DATASET = "corporate_actions"
 NEW_YORK = ZoneInfo("America/New_York")
@@ -63,6 +63,25 @@ def action_table(actions: Sequence[Action], *, source: str, calendar: str, answe
         "available_at": [_known(one, calendar, answered_at) for one in actions],
     }
     return table_of(ACTIONS_DATASET, columns, len(actions))
+
+
+def added_up(actions: Sequence[Action]) -> list[Action]:
+    """Payments of different types on one ex-date as one action.
+
+    Others that share a day stay apart: the table keeps one of equals and refuses what contradicts.
+    """
+    by_day: dict[tuple[date, str, str | None], list[Action]] = {}
+    for one in actions:
+        by_day.setdefault((one.ex_date, one.kind, one.currency), []).append(one)
+    found: list[Action] = []
+    for group in by_day.values():
+        if group[0].kind != "dividend" or len({one.label for one in group}) < len(group):
+            found.extend(group)
+            continue
+        known = [one.declared for one in group if one.declared is not None]
+        declared = max(known) if len(known) == len(group) else None
+        found.append(replace(group[0], value=sum(one.value or 0.0 for one in group), declared=declared))
+    return found
 
 
 def _known(action: Action, calendar: str, answered_at: datetime) -> datetime:

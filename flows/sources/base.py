@@ -232,6 +232,9 @@ _REGISTRY: dict[tuple[str, DatasetName], str] = {
     ("polygon", "actions"): "flows.sources.polygon:PolygonEquity",
     ("polygon", "equity"): "flows.sources.polygon:PolygonEquity",
     ("polygon", "options"): "flows.sources.polygon:PolygonOptions",
+    ("alpaca", "actions"): "flows.sources.alpaca:AlpacaEquity",
+    ("alpaca", "equity"): "flows.sources.alpaca:AlpacaEquity",
+    ("alpaca", "options"): "flows.sources.alpaca:AlpacaOptions",
     ("tradier", "equity"): "flows.sources.tradier:TradierEquity",
     ("tradier", "options"): "flows.sources.tradier:TradierOptions",
 }

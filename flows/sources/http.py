@@ -26,7 +26,7 @@ from config.settings import NAMED_VARIABLES, Settings
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Reply", "VendorClient", "address_of", "moment_of", "require_key"]
+__all__ = ["Reply", "VendorClient", "address_of", "moment_of", "require_key", "retry_after"]
 
 _MOST_SHOWN = 200  # characters of a vendor's own words in an error
 
@@ -186,7 +186,7 @@ class VendorClient:
             return
         words = self._shown(" ".join(answer.text.split())[:_MOST_SHOWN])
         if status == 429:
-            seconds = _retry_after(answer.headers.get("retry-after"))
+            seconds = retry_after(answer.headers.get("retry-after"))
             asked = "" if seconds is None else f" for {seconds:g} s"
             raise RateLimited(f"{self.source} asks us to wait{asked} ({origin})", retry_after_seconds=seconds)
         if status in (401, 403):
@@ -244,7 +244,7 @@ def _variables(source: str) -> str:
     return " and ".join(of) or "the key"
 
 
-def _retry_after(said: str | None) -> float | None:
+def retry_after(said: str | None) -> float | None:
     """Seconds to wait: the header holds them, or a date."""
     if not said:
         return None

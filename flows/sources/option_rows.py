@@ -11,7 +11,6 @@ nothing about the underlying's, and no column could say so.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -25,21 +24,11 @@ import pyarrow as pa
 from config.calendar import session_opens, sessions
 from config.errors import InputError
 from config.instruments import format_occ, parse_occ
-from flows.sources.base import RefusedRow, answer_schema
+from flows.sources.base import answer_schema
+from flows.sources.json_rows import Refusal
 from flows.sources.shape import table_of
 
-__all__ = [
-    "INDEX_ROOTS",
-    "OPTIONS_DATASET",
-    "Listed",
-    "Refusal",
-    "Terms",
-    "as_expiry",
-    "listed",
-    "number",
-    "quote_table",
-    "session_of",
-]
+__all__ = ["INDEX_ROOTS", "OPTIONS_DATASET", "Listed", "Terms", "as_expiry", "listed", "quote_table", "session_of"]
 
 OPTIONS_DATASET = "option_quotes"
 NEW_YORK = ZoneInfo("America/New_York")
@@ -90,18 +79,6 @@ class Listed:
     def columns(self) -> dict[str, Any]:
         """By column name."""
         return {name: getattr(self, name) for name in self.__slots__}
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a contract has no place in the table."""
-
-    rule: str
-    reason: str
-
-    def row(self, symbol: str | None, raw: Mapping[str, Any], place: str = "") -> RefusedRow:
-        """As a refused row."""
-        return RefusedRow(symbol=symbol, rule=self.rule, reason=f"{place}{self.reason}", raw=raw)
 
 
 def listed(
@@ -178,24 +155,6 @@ def session_of(newest: datetime | None, answered_at: datetime, calendar: str) ->
     if newest is None:
         days = days[session_opens(days, calendar) <= pd.Timestamp(answered_at)]
     found: date = days[-1].date()
-    return found
-
-
-def number(value: Any) -> float | None:
-    """A number of a vendor's JSON; None where it says there is none (null, an empty text).
-
-    Raises
-    ------
-    ValueError
-        It is something else.
-    """
-    if value is None or value in ("", "null"):
-        return None
-    if isinstance(value, bool):
-        raise ValueError(f"{value!r} is no number")
-    found = float(value)
-    if not math.isfinite(found):
-        raise ValueError(f"{value!r} is no finite number")
     return found
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -25,20 +24,11 @@ from config.calendar import session_closes
 from config.clock import Clock, SystemClock
 from config.errors import DataError, InputError, RateLimited, ServiceError, ServiceUnavailable
 from config.settings import Settings
-from flows.sources.action_rows import ACTIONS_DATASET, Action, action_table
-from flows.sources.base import Answer, RefusedRow
+from flows.sources.action_rows import ACTIONS_DATASET, Action, action_table, added_up
+from flows.sources.base import Answer
 from flows.sources.http import Reply, VendorClient, require_key
-from flows.sources.option_rows import (
-    INDEX_ROOTS,
-    OPTIONS_DATASET,
-    Listed,
-    Refusal,
-    as_expiry,
-    listed,
-    number,
-    quote_table,
-    session_of,
-)
+from flows.sources.json_rows import Refusal, number, read_all
+from flows.sources.option_rows import INDEX_ROOTS, OPTIONS_DATASET, Listed, as_expiry, listed, quote_table, session_of
 from flows.sources.shape import BARS_DATASET, bar_rows, empty_rows
 
 __all__ = ["PolygonEquity", "PolygonOptions"]
@@ -218,7 +208,7 @@ class PolygonEquity(_Polygon):
                 f"{reply.origin} was asked for prices as traded and says adjusted: {document.get('adjusted')!r}",
                 remedy="nothing of it was stored; adjusted history cannot be told from prices as traded",
             )
-        good, bad = _read_all(results, name, self._bar)
+        good, bad = read_all(results, name, self._bar)
         frame = pd.DataFrame(good, columns=["symbol", "session", "complete", *_FIELDS])
         frame["session"] = pd.to_datetime(frame["session"])
         daily = self._interval == "1d"
@@ -270,8 +260,7 @@ class PolygonEquity(_Polygon):
         read: Callable[[Any, str], Action | Refusal],
         request: Mapping[str, Any],
     ) -> Answer:
-        found, bad = _read_all(results, name, read)
-        good = [one for one in found if isinstance(one, Action)]
+        good, bad = read_all(results, name, read)
         moment = self.answered_at(reply)
         return Answer(
             source=SOURCE,
@@ -279,7 +268,7 @@ class PolygonEquity(_Polygon):
             origin=reply.origin,
             request=request,
             payload=reply.body,
-            rows=action_table(_added_up(good), source=SOURCE, calendar=self._calendar, answered_at=moment),
+            rows=action_table(added_up(good), source=SOURCE, calendar=self._calendar, answered_at=moment),
             names=(name,) if good or bad else (),
             refused=tuple(bad),
             notes=_notes(document),
@@ -378,8 +367,7 @@ class PolygonOptions(_Polygon):
                 f"polygon gives chains as they stand, of the session {session}, which is not between {start} and {end}",
                 remedy="leave out the window, or ask a source that has past chains",
             )
-        found, bad = _read_all(results, name, _quote)
-        records = [one for one in found if isinstance(one, dict)]
+        records, bad = read_all(results, name, _quote)
         rows = quote_table(
             records,
             source=SOURCE,
@@ -452,23 +440,6 @@ def _results(reply: Reply, document: Mapping[str, Any]) -> list[Any]:
     return results
 
 
-def _read_all(results: Sequence[Any], name: str, read: Callable[[Any, str], Any]) -> tuple[list[Any], list[RefusedRow]]:
-    """Read each result; what cannot be read, and what `read` refuses, is set aside."""
-    good: list[Any] = []
-    bad: list[RefusedRow] = []
-    for one in results:
-        raw = one if isinstance(one, dict) else {"result": one}
-        try:
-            made = read(one, name)
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as problem:
-            made = Refusal("wrong_type", f"{name}: a result that cannot be read ({type(problem).__name__}: {problem})")
-        if isinstance(made, Refusal):
-            bad.append(made.row(name, raw))
-        else:
-            good.append(made)
-    return good, bad
-
-
 def _split(one: Any, name: str) -> Action | Refusal:
     """New shares for one old, from the ex-date on."""
     new, old = number(one["split_to"]), number(one["split_from"])
@@ -492,25 +463,6 @@ def _dividend(one: Any, name: str) -> Action | Refusal:
         declared=None if not said else date.fromisoformat(said),
         label=str(one.get("distribution_type")),
     )
-
-
-def _added_up(actions: Sequence[Action]) -> list[Action]:
-    """Payments of different types on one ex-date as one action.
-
-    Others that share a day stay apart: the table keeps one of equals and refuses what contradicts.
-    """
-    by_day: dict[tuple[date, str, str | None], list[Action]] = {}
-    for one in actions:
-        by_day.setdefault((one.ex_date, one.kind, one.currency), []).append(one)
-    found: list[Action] = []
-    for group in by_day.values():
-        if group[0].kind != "dividend" or len({one.label for one in group}) < len(group):
-            found.extend(group)
-            continue
-        known = [one.declared for one in group if one.declared is not None]
-        declared = max(known) if len(known) == len(group) else None
-        found.append(replace(group[0], value=sum(one.value or 0.0 for one in group), declared=declared))
-    return found
 
 
 def _quote(one: Any, underlying: str) -> dict[str, Any] | Refusal:

@@ -24,16 +24,8 @@ from config.errors import InputError, ServiceError, ServiceUnavailable
 from config.settings import Settings
 from flows.sources.base import Answer, RefusedRow
 from flows.sources.http import Reply, VendorClient, require_key
-from flows.sources.option_rows import (
-    OPTIONS_DATASET,
-    Listed,
-    Refusal,
-    as_expiry,
-    listed,
-    number,
-    quote_table,
-    session_of,
-)
+from flows.sources.json_rows import Refusal, number
+from flows.sources.option_rows import OPTIONS_DATASET, Listed, as_expiry, listed, quote_table, session_of
 from flows.sources.shape import BARS_DATASET, bar_rows, empty_rows
 
 __all__ = ["TradierEquity", "TradierOptions", "several"]
