@@ -208,7 +208,7 @@ def as_traded(values: ArrayLike, factor: ArrayLike) -> NDArray[np.float64]:
     half = np.where(is_single, np.abs(np.spacing(single)).astype(np.float64) / 2, np.abs(np.spacing(given)) / 2)
     adjusted = by != 1.0
     six = adjusted & (np.abs(np.round(given, 6) - given) <= half)  # no more than six decimals: rounded before it was stored
-    half = np.where(six, np.maximum(half, 0.5e-6), half)
+    half = np.where(six, half + 0.5e-6, half)
     centre, reach = given * by, half * np.abs(by)
     result = centre.copy()
     open_ = np.isfinite(given)

@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from config.errors import QuantError, ServiceError, ServiceUnavailable
@@ -36,7 +36,7 @@ class YahooClient:
         self._session: YahooSession | None = None
 
     def chart(self, symbol: str, interval: str, start: date | None, end: datetime) -> tuple[DataReply | None, str]:
-        """Ask for a chart from `start` (None: the first day there is) to `end`.
+        """Ask for a chart from the day before `start` (None: the first day there is) to `end`.
 
         Returns
         -------
@@ -47,7 +47,9 @@ class YahooClient:
         """
         from flows.sources.yahoo_session import Told
 
-        window: dict[str, Any] = {"period": "max", "end": end} if start is None else {"start": start, "end": end}
+        # A moment, not a date: a date would be one in the time zone that yfinance remembers for the symbol.
+        first = None if start is None else datetime(start.year, start.month, start.day, tzinfo=UTC) - timedelta(days=1)
+        window: dict[str, Any] = {"period": "max", "end": end} if first is None else {"start": first, "end": end}
         with self.asking() as (yfinance, session):
             try:
                 yfinance.Ticker(symbol, session=session).history(

@@ -34,7 +34,8 @@ def within(days: pd.Series, window: tuple[date | None, date | None]) -> NDArray[
 def priced(chart: Chart) -> tuple[pd.DataFrame, list[str]]:
     """The bars that have a price; rows of nulls are days without a trade."""
     bare = chart.bars[["open", "high", "low", "close"]].isna().all(axis=1)
-    notes = [f"{chart.symbol}: {int(bare.sum())} rows without a price left out"] if bare.any() else []
+    count = int(bare.sum())
+    notes = [f"{chart.symbol}: {count} {'row' if count == 1 else 'rows'} without a price left out"] if count else []
     return chart.bars.loc[~bare], notes
 
 
@@ -153,9 +154,9 @@ def taken_back(frame: pd.DataFrame, factors: NDArray[np.float64], symbol: str) -
 def known_next_open(rows: Any, calendar: str) -> Any:
     """A fund's value is computed after the close: the next session's open is the first moment it surely was known."""
     days = pd.DatetimeIndex([next_session(day, calendar) for day in rows["session"].to_pylist()])
-    place = rows.schema.get_field_index("available_at")
-    moments = pa.array(session_opens(days, calendar).tz_convert("UTC").as_unit("us"), type=rows.schema.field(place).type)
-    return rows.set_column(place, rows.schema.field(place), moments)
+    at = rows.schema.get_field_index("available_at")
+    moments = session_opens(days, calendar).tz_convert(None).as_unit("us").to_numpy()
+    return rows.set_column(at, rows.schema.field(at), pa.array(moments, type=rows.schema.field(at).type))
 
 
 def action_rows(events: Sequence[Event], splits: Sequence[Event], symbol: str, calendar: str, currency: str | None) -> Any:

@@ -200,8 +200,9 @@ class YahooService:
         frame = self._newest(frame, int(opens[begun][-1]), int(closes[begun][-1])) if begun.any() else frame
         frame = self._adjusted(frame, listing, pd.DatetimeIndex(frame.index))
         frame["stamp"] = opens[begun]
-        if begun.any():
-            frame.iloc[-1, frame.columns.get_loc("stamp")] = min(self._seconds(), int(closes[begun][-1]) + 1)
+        newest = min(self._seconds(), int(closes[begun][-1]) + 1) if begun.any() else 0
+        if begun.any() and pd.Timestamp(newest, unit="s", tz=listing.timezone).tz_localize(None).normalize() == frame.index[-1]:
+            frame.iloc[-1, frame.columns.get_loc("stamp")] = newest  # a day that ends at midnight keeps its own stamp
         factor = pd.Series(1.0, index=frame.index)
         for day, amount in {**listing.dividends}.items():
             before = frame.index < pd.Timestamp(day)
@@ -234,8 +235,8 @@ class YahooService:
         groups = self._adjusted(minutes[list(_FIELDS)], listing, days).groupby(start)
         frame = groups.agg({"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"})
         frame["stamp"] = [int(moment.timestamp()) for moment in frame.index]
-        newest = frame.index[-1]
-        if newest <= pd.Timestamp(self.now) < newest + length:
+        newest, closes = frame.index[-1], pd.DatetimeIndex(self._schedule(listing)["close"].reindex(days))[-1]
+        if newest <= pd.Timestamp(self.now) < min(newest + length, closes):
             frame.iloc[-1, frame.columns.get_loc("stamp")] = self._seconds()
         return frame
 
