@@ -19,6 +19,7 @@ __all__ = [
     "is_session",
     "next_session",
     "previous_session",
+    "session_breaks",
     "session_closes",
     "session_opens",
     "sessions",
