@@ -16,9 +16,9 @@ from config.clock import Clock, SystemClock
 from config.orchestration import flow
 from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
-from flows.ingest import TIMEOUT_SECONDS, Window, as_names, as_window, final_state, ingest, run_words
+from flows.ingest import TIMEOUT_SECONDS, Window, as_names, as_window, final_state, ingest, make_sources, run_words
 from flows.ingest_report import IngestReport
-from flows.sources.base import Answer, PositionSource, get_source
+from flows.sources.base import Answer, PositionSource
 
 if TYPE_CHECKING:
     from flows.sources.cftc import Looked
@@ -89,7 +89,7 @@ def ingest_cot_flow(
     first, last = as_window(start_date, end_date)
     names = as_names(markets, "markets")
     lake, now = open_lake(chosen), clock or SystemClock()
-    sources = [get_source(one, "cot", chosen, **source_options) for one in ((source,) if source else chosen.data.cot)]
+    sources, left_out = make_sources((source,) if source else chosen.data.cot, "cot", chosen, source_options)
     for one in sources:
         if isinstance(one, _Watches):
             one.watch(now, _looked(lake, one.name, one.report))
@@ -97,10 +97,18 @@ def ingest_cot_flow(
     def ask(of: PositionSource, block: Sequence[str], since: date | None, until: date | None) -> Iterator[Answer]:
         return of.positions(block, since, until)
 
-    window = Window(start=first, end=last, full=True)
-    return cast(
-        "IngestReport", final_state(ingest("cot", names, sources, ask, lake=lake, clock=now, progress=progress, window=window))
+    report = ingest(
+        "cot",
+        names,
+        sources,
+        ask,
+        lake=lake,
+        clock=now,
+        progress=progress,
+        window=Window(start=first, end=last, full=True),
+        notes=left_out,
     )
+    return cast("IngestReport", final_state(report))
 
 
 def _looked(lake: Lake, source: str, report: str) -> dict[str, list[Looked]]:

@@ -14,6 +14,7 @@ from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
 from flows.ingest import TIMEOUT_SECONDS, Window, as_names, as_window, final_state, ingest, make_sources, run_words, with_key
 from flows.ingest_report import IngestReport
+from flows.ingest_vintages import go_on
 from flows.sources.base import Answer, MacroSource
 
 __all__ = ["ingest_macro_flow"]
@@ -33,6 +34,7 @@ def ingest_macro_flow(
     start_date: date | str | None = None,
     end_date: date | str | None = None,
     source: str | None = None,
+    full: bool = False,
     settings: Settings | None = None,
     progress: Progress = SILENT,
     clock: Clock | None = None,
@@ -50,6 +52,8 @@ def ingest_macro_flow(
     start_date, end_date : date or str, optional
     source : str, optional
         Instead of those in the settings, which are asked in order.
+    full : bool
+        Every vintage again, of a source too that could be asked for the new ones only.
     **source_options
         The source's own: ``path`` and ``publication_lag_days`` for files.
 
@@ -73,6 +77,10 @@ def ingest_macro_flow(
     names = (source,) if source else chosen.data.macro
     sources, left_out = make_sources(names, "macro", chosen, source_options)
 
+    lake = open_lake(chosen)
+    if not full:
+        go_on(lake, sources)
+
     def ask(of: MacroSource, block: Sequence[str], since: date | None, until: date | None) -> Iterator[Answer]:
         return of.observations(block, since, until)
 
@@ -82,7 +90,7 @@ def ingest_macro_flow(
         as_names(series, "series"),
         sources,
         ask,
-        lake=open_lake(chosen),
+        lake=lake,
         clock=clock or SystemClock(),
         progress=progress,
         window=Window(start=first, end=last, full=True),

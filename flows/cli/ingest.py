@@ -1,4 +1,4 @@
-"""Verbs that fetch from sources into the lake: ingest equity|options|macro."""
+"""Verbs that fetch from sources into the lake: ingest equity|options|macro|cot."""
 
 from __future__ import annotations
 
@@ -193,6 +193,7 @@ def ingest_macro(
     start: Day = None,
     end: Day = None,
     source: SourceName = None,
+    full: Full = False,
     path: FilePath = None,
     mapping: Mapping = None,
     lag: Annotated[
@@ -213,8 +214,39 @@ def ingest_macro(
             start_date=start,
             end_date=end,
             source=source_name(source, path),
+            full=full,
             settings=settings_from(),
             progress=progress,
             **options,
         )
     show_report(as_json, report)
+
+
+@ingest.command("cot")
+def ingest_cot(
+    markets: Annotated[str, typer.Option(help="Comma-separated contract market codes of the CFTC: 001602 is wheat.")],
+    start: Day = None,
+    end: Day = None,
+    source: SourceName = None,
+    report: Annotated[
+        str | None,
+        typer.Option(help="legacy, disaggregated or tff, with _futures or _combined behind it; legacy_futures when left out."),
+    ] = None,
+    via: Annotated[str | None, typer.Option(help="api (the public tables) or files (the yearly ZIP files).")] = None,
+    option: Options = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Commitments of Traders with the moment each report became public."""
+    from flows.ingest_cot import ingest_cot_flow
+
+    with progress_on_stderr() as progress:
+        done = ingest_cot_flow(
+            names(markets),
+            start,
+            end,
+            source=source,
+            settings=settings_from(),
+            progress=progress,
+            **source_options(option, report=report, via=via),
+        )
+    show_report(as_json, done)
