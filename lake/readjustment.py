@@ -33,7 +33,7 @@ _JOINED = ("symbol", "source", "interval", "event_time", "close")
 # bar that both have differ?
 _MEETING = """
 WITH span AS (SELECT symbol, source, interval, min(event_time) AS first, max(event_time) AS last FROM incoming GROUP BY ALL),
-both AS (
+shared AS (
     SELECT symbol, source, interval, count(*) AS bars, arg_min(i.close / s.close, event_time) AS first_ratio,
         arg_max(i.close / s.close, event_time) AS last_ratio, min(event_time) AS meets
     FROM incoming i JOIN stored s USING (symbol, source, interval, event_time) GROUP BY ALL
@@ -42,7 +42,7 @@ both AS (
     FROM stored JOIN span USING (symbol, source, interval) GROUP BY ALL
 )
 SELECT symbol, source, coalesce(bars, 0), first_ratio, last_ratio, older, newer, meets
-FROM beside LEFT JOIN both USING (symbol, source, interval) WHERE older > 0 OR newer > 0 ORDER BY ALL
+FROM beside LEFT JOIN shared USING (symbol, source, interval) WHERE older > 0 OR newer > 0 ORDER BY ALL
 """
 
 # Bars revised at one moment, as they were before it: the ratio of the oldest, how far the others' lie from it, and whether the bar
@@ -53,11 +53,11 @@ WITH ratio AS (
         list_filter([n.open / o.open, n.high / o.high, n.low / o.low], lambda r: r IS NOT NULL) AS others
     FROM revised n JOIN before o USING (symbol, source, event_time)
 ), oldest AS (
-    SELECT symbol, source, min(event_time) AS first, arg_min(ratio, event_time) AS factor, arg_min(others, event_time) AS others
+    SELECT symbol, source, min(event_time) AS first, arg_min(ratio, event_time) AS factor, arg_min(others, event_time) AS prices
     FROM ratio GROUP BY ALL
 )
 SELECT symbol, source, first, factor, count(*) FILTER (abs(ratio / factor - 1) <= {_ONE_FACTOR}) AS alike,
-    len(others) > 0 AND len(list_filter(others, lambda r: abs(r / factor - 1) > {_ONE_FACTOR})) = 0 AS as_one
+    len(prices) > 0 AND len(list_filter(prices, lambda r: abs(r / factor - 1) > {_ONE_FACTOR})) = 0 AS as_one
 FROM ratio JOIN oldest USING (symbol, source) WHERE abs(factor - 1) > {_SAME}
 GROUP BY ALL ORDER BY ALL
 """

@@ -85,6 +85,28 @@ def split(symbol: str, ex_date: str, value: float, *, source: str = "one", avail
     }
 
 
+def action(
+    symbol: str,
+    ex_date: str,
+    kind: str,
+    value: float | None = None,
+    *,
+    new_symbol: str | None = None,
+    source: str = "one",
+    available: datetime | None = None,
+) -> dict[str, Any]:
+    """A corporate action, known from noon (UTC) of its ex-date unless said otherwise."""
+    return {
+        "symbol": symbol,
+        "ex_date": date.fromisoformat(ex_date),
+        "kind": kind,
+        "source": source,
+        "value": value,
+        "new_symbol": new_symbol,
+        "available_at": available or at(ex_date),
+    }
+
+
 def observation(
     series: str, period: str, value: float | None, available: datetime, *, vintage: str | None = None, source: str = "one"
 ) -> dict[str, Any]:
