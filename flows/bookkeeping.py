@@ -1,4 +1,4 @@
-"""What an ingest writes beside the data: refused rows, what was asked and what came, gaps against the calendars."""
+"""What an ingest writes beside the data: refused and flagged rows, what was asked and what came, gaps against the calendars."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from flows.ingest_report import RowCounts
 from flows.sources.base import Answer
 
 if TYPE_CHECKING:
+    from config.tables import TableSpec
+    from lake.quality import Split
     from lake.store import Lake
 
-__all__ = ["STARTED", "AnswerRun", "check_gaps", "mark_interrupted", "open_gaps", "quarantine_unread", "record_runs"]
+__all__ = ["STARTED", "AnswerRun", "check_gaps", "flag_stored", "mark_interrupted", "open_gaps", "quarantine_unread", "record_runs"]
 
 STARTED = "started"
 """`ingest_runs.outcome` of an answer whose rows are being written; of a run that was killed it stays, until the next one
@@ -144,6 +146,25 @@ def quarantine_unread(lake: Lake, answers: Iterable[Answer], recorded_at: dateti
         del rows[row_id]
     if rows:
         lake.write("quarantine", _table("quarantine", list(rows.values()), recorded_at), recorded_at=recorded_at)
+
+
+def flag_stored(lake: Lake, spec: TableSpec, parts: Split, recorded_at: datetime) -> None:
+    """Name the accepted rows that break a rule of lesser severity, by themselves or among the rows that came with them.
+
+    Corporate actions that are stored by now explain a step of the price. It is done before the rows are written: killed in
+    between, the next run brings the same rows and finds the same flags.
+    """
+    from lake.flags import flag
+    from lake.quality import series_flags
+
+    actions = None
+    if spec.name == "equity_bars" and parts.accepted.num_rows:
+        symbols = parts.accepted["symbol"].unique().to_pylist()
+        actions = lake.read_latest("corporate_actions", where={"symbol": symbols})
+    found = [parts.flagged, series_flags(parts.accepted, spec, actions=actions)]
+    flagged = pa.concat_tables([one for one in found if one.num_rows] or found[:1])
+    if flagged.num_rows:
+        flag(lake, spec, flagged, recorded_at=recorded_at)
 
 
 def check_gaps(

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from config.hashing import sha256_bytes
 from config.tables import TableSpec, table_spec
-from flows.bookkeeping import AnswerRun, quarantine_unread, record_runs
+from flows.bookkeeping import AnswerRun, flag_stored, quarantine_unread, record_runs
 from flows.ingest_overlap import Compared, compare_overlap
 from flows.ingest_report import RowCounts
 from flows.sources.base import Answer
@@ -131,6 +131,7 @@ def _write_dataset(
     of_answers: dict[str, RowCounts],
 ) -> None:
     from lake.quality import split
+    from lake.quarantine import readmit
 
     column = NAME_COLUMN[spec.name]
     batches: list[Split] = []
@@ -138,9 +139,10 @@ def _write_dataset(
         rows = pa.concat_tables([answer.lake_rows() for answer in group])
         if stored.compared.differing and spec.name == "equity_bars":
             rows = rows.filter(pc.invert(pc.is_in(rows[column], value_set=pa.array(list(stored.compared.differing)))))
-        batches.append(split(rows, spec))
+        batches.append(readmit(lake, spec, split(rows, spec)))
     for parts in batches:
         _set_aside(lake, spec, parts, recorded_at)
+        flag_stored(lake, spec, parts, recorded_at)
     counts: Counter[tuple[str, str, str]] = Counter()
     for accepted in _in_few_writes(spec, [parts.accepted for parts in batches]):
         written = lake.write(spec, accepted, recorded_at=recorded_at)

@@ -1,12 +1,14 @@
-"""Declared rules that a row must meet before it is stored; a row that breaks one is kept aside with the rule and the reason.
+"""Part the rows that may be stored from those that may not, and name the stored ones that break a lesser rule.
 
-1. `rules_for` lists a table's rules: what every table demands (`_general`), then its own (`RULES`), then the calendar's.
-2. `split` lets DuckDB find the first rule each row breaks, then (`_repeats`) rows that share a key with another.
-3. `quarantine` (lake.quarantine) stores the refused rows.
+1. `split` lets DuckDB find the first refusing rule each row breaks (`_judged`), then rows that share a key with another
+   (`_repeats`), then the rules of lesser severity that the accepted rows break (`_lesser`, `_out_of_order`).
+2. `series_flags` looks at rows with their neighbours in time: jumps, repeats, changes of unit.
+3. `lake.quarantine.quarantine` stores the refused rows, `lake.flags.flag` names the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -16,142 +18,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from config.calendar import sessions
-from config.tables import TableSpec
+from config.errors import InputError
+from config.tables import TABLES, TableSpec
 from lake.batch import shape
 from lake.query import connect, names, quoted
+from lake.rules import RULES, SERIES, Rule, rules_for
 
-__all__ = ["RULES", "Rule", "Split", "rules_for", "split"]
-
-# Vendors that adjust prices round them: a high may be below a close in the last digits only.
-_ROUNDING = "1e-9"
-_AT_KNOWN_TIME = frozenset({"equity_bars", "option_quotes", "macro_observations", "cot_positions"})
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One demand on a row.
-
-    Parameters
-    ----------
-    name : str
-        Stable, as stored in quarantine.
-    refuses : str
-        SQL over the row's columns: true where the row is refused. NULL counts as false.
-    reason : str
-        SQL for the sentence that says why, with the values.
-    """
-
-    name: str
-    refuses: str
-    reason: str
+__all__ = ["RULES", "Rule", "Split", "rules_for", "series_flags", "split"]
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A batch in two parts.
+    """A batch in two parts, and what is to be said of the first.
 
     Parameters
     ----------
     accepted : pyarrow.Table
-        Rows that break no rule, in the batch's order, in the shape that `Lake.write` takes.
+        Rows that break no refusing rule, in the batch's order, in the shape that `Lake.write` takes.
     refused : pyarrow.Table
         The others, with two columns more: `rule` and `reason`.
+    flagged : pyarrow.Table
+        Accepted rows that break a rule of severity `flag`, once for each such rule, with `rule` and `reason`.
     """
 
     accepted: pa.Table
     refused: pa.Table
-
-
-def _not_positive(column: str) -> Rule:
-    return Rule("price_not_positive", f"{column} <= 0", f"'{column} is ' || {column}")
-
-
-def _negative(column: str) -> Rule:
-    return Rule("negative_value", f"{column} < 0", f"'{column} is ' || {column}")
-
-
-RULES: dict[str, tuple[Rule, ...]] = {
-    "equity_bars": (
-        Rule("close_missing", "close IS NULL", "'the bar has no close'"),
-        *(_not_positive(column) for column in ("open", "high", "low", "close")),
-        Rule("high_below_low", f"high * (1 + {_ROUNDING}) < low", "'high ' || high || ' is below low ' || low"),
-        Rule(
-            "high_below_price",
-            f"high * (1 + {_ROUNDING}) < greatest(open, close)",
-            "'high ' || high || ' is below ' || greatest(open, close) || ', the higher of open and close'",
-        ),
-        Rule(
-            "low_above_price",
-            f"low * (1 - {_ROUNDING}) > least(open, close)",
-            "'low ' || low || ' is above ' || least(open, close) || ', the lower of open and close'",
-        ),
-        _negative("volume"),
-    ),
-    "corporate_actions": (
-        Rule(
-            "ratio_not_positive",
-            "kind = 'split' AND (value IS NULL OR value <= 0)",
-            "'a split of ' || coalesce(value::VARCHAR, 'no ratio')",
-        ),
-        Rule(
-            "dividend_negative",
-            "kind = 'dividend' AND (value IS NULL OR value < 0)",
-            "'a dividend of ' || coalesce(value::VARCHAR, 'no amount')",
-        ),
-    ),
-    "option_quotes": (
-        _not_positive("strike"),
-        Rule("price_not_positive", "multiplier <= 0", "'multiplier is ' || multiplier"),
-        *(_negative(column) for column in ("bid", "ask", "last", "bid_size", "ask_size", "volume", "open_interest")),
-        Rule("bid_above_ask", "bid > ask", "'bid ' || bid || ' is above ask ' || ask"),
-        Rule("quoted_after_expiry", "session > expiry", "'quoted on ' || session || ', expired on ' || expiry"),
-        Rule("unknown_right", "\"right\" NOT IN ('C', 'P', 'call', 'put')", "'right is ' || \"right\""),
-    ),
-}
-
-
-def rules_for(spec: TableSpec, *, calendar: str | None = None) -> tuple[Rule, ...]:
-    """The rules of a table, in the order in which they are tried."""
-    own = (*_general(spec), *RULES.get(spec.name, ()))
-    if calendar is None or "session" not in spec.schema.names:
-        return own
-    closed = Rule(
-        "not_a_session",
-        "session NOT IN (SELECT session FROM open_sessions)",
-        f"session || ' is no session of the calendar {calendar}'",
-    )
-    return (*own, closed)
-
-
-def _general(spec: TableSpec) -> tuple[Rule, ...]:
-    """What every table demands: nothing missing that must be there, finite numbers, no event later than its publication."""
-    rules: list[Rule] = []
-    for field in spec.schema:
-        column = quoted(field.name)
-        if field.name != "recorded_at" and (not field.nullable or field.name in spec.key):
-            rules.append(Rule("value_missing", f"{column} IS NULL", f"'{field.name} is missing'"))
-    # A feature that is still warming up is NaN; elsewhere a missing number is NULL.
-    warms_up = spec.name.startswith("features/")
-    for field in spec.columns:
-        if pa.types.is_floating(field.type):
-            column = quoted(field.name)
-            rules.append(
-                Rule(
-                    "not_finite",
-                    f"isinf({column})" if warms_up else f"isinf({column}) OR isnan({column})",
-                    f"'{field.name} is ' || {column}",
-                )
-            )
-    if spec.name in _AT_KNOWN_TIME:  # dividends and memberships are announced ahead of their day
-        event = quoted(spec.event_time)
-        rules.append(
-            Rule(
-                "known_before_it_happened",
-                f"{event}::TIMESTAMPTZ > available_at",
-                f"'{spec.event_time} ' || {event} || ' is after available_at ' || available_at",
-            )
-        )
-    return tuple(rules)
+    flagged: pa.Table
 
 
 def split(rows: pa.Table, spec: TableSpec, *, calendar: str | None = None) -> Split:
@@ -163,7 +55,8 @@ def split(rows: pa.Table, spec: TableSpec, *, calendar: str | None = None) -> Sp
         As for `Lake.write`; here NULLs and repeated keys are refused row by row, not with the whole batch.
     spec : TableSpec
     calendar : str, optional
-        Exchange calendar (``XNYS``) that the rows' sessions must be on.
+        Exchange calendar (``XNYS``) that the rows' sessions must be on; without it rows with a `calendar` of their own are held
+        to that.
 
     Raises
     ------
@@ -171,59 +64,218 @@ def split(rows: pa.Table, spec: TableSpec, *, calendar: str | None = None) -> Sp
         A column is missing, unknown or of another type.
     """
     batch = shape(rows, spec)
-    rules = rules_for(spec, calendar=calendar)
+    rules = tuple(rule for rule in rules_for(spec, calendar=calendar) if not _cannot_break(rule, batch))
     with connect() as con:
-        con.register("batch", batch.append_column("ordinal", pa.array(np.arange(batch.num_rows))))
-        if calendar is not None and "session" in batch.column_names:
-            con.register("open_sessions", _open_sessions(batch["session"], calendar))
-        broken = _first_broken(con, rules, batch.num_rows)
-        fine = batch.filter(pc.is_null(broken["rule"]))
-        repeats = _repeats(con, fine, spec)
-    accepted = fine.filter(pc.is_null(repeats["rule"]))
-    refused = [_marked(batch, broken), _marked(fine, repeats)]
-    return Split(accepted, pa.concat_tables(refused))
+        closed = _closed_days(batch, calendar)
+        if closed is not None:
+            con.register("closed_days", closed)
+        if closed is None or not closed.num_rows:
+            rules = tuple(rule for rule in rules if rule.name != "not_a_session")
+        broken, suspect = _judged(con, batch, rules)
+        refused = _marked(con, batch, broken, rules, "refuse")
+        fine = batch if not broken.size else batch.filter(pa.array(_without(batch.num_rows, broken)))
+        accepted, repeated = _repeats(con, fine, spec)
+        lesser = _marked(con, batch, suspect, rules, "flag")
+        if repeated.num_rows and lesser.num_rows:  # of equal rows one is stored, so its flag stays; of conflicting ones none is
+            lesser = lesser.join(accepted.select(spec.key), list(spec.key), join_type="left semi").select(lesser.column_names)
+        flagged = [lesser, _out_of_order(con, accepted, spec)]
+    return Split(accepted, pa.concat_tables([refused, repeated]), pa.concat_tables(flagged))
 
 
-def _open_sessions(days: pa.ChunkedArray, calendar: str) -> pa.Table:
+def _cannot_break(rule: Rule, batch: pa.Table) -> bool:
+    """Arrow knows how many NULLs a column has, so that demand costs nothing where there are none."""
+    if rule.name != "value_missing":
+        return False
+    column = rule.breaks.removesuffix(" IS NULL").strip('"')
+    return bool(batch.column(column).null_count == 0)
+
+
+def _closed_days(batch: pa.Table, calendar: str | None) -> pa.Table | None:
+    """The pairs of calendar and session in the batch that are no sessions; None where the table has none to check."""
+    if "session" not in batch.column_names or (calendar is None and "calendar" not in batch.column_names):
+        return None
+    columns = ["session"] if calendar is not None else ["calendar", "session"]
+    found = batch.select(columns).group_by(columns, use_threads=False).aggregate([]).drop_null()
+    named = [calendar] if calendar is not None else found["calendar"].unique().to_pylist()
+    parts = []
+    for name in named:
+        days = found if calendar is not None else found.filter(pc.equal(found["calendar"], name))
+        days = days.append_column("named", pa.array([name] * days.num_rows, pa.string()))
+        parts.append(days.filter(pc.invert(pc.is_in(days["session"], value_set=_open_sessions(days["session"], name)))))
+    if not parts:
+        return pa.table({"calendar": pa.array([], pa.string()), "session": pa.array([], pa.date32())})
+    closed = pa.concat_tables(parts)
+    return pa.table({"calendar": closed["named"], "session": closed["session"]})
+
+
+def _open_sessions(days: pa.ChunkedArray, calendar: str) -> pa.Array:
+    """Sessions of the calendar over the span of `days`; a calendar that does not exist has none."""
     span = pc.min_max(days).as_py()
-    found = sessions(span["min"], span["max"], calendar) if span["min"] is not None else pd.DatetimeIndex([])
-    return pa.table({"session": pa.array(found.date, pa.date32())})
+    try:
+        found = sessions(span["min"], span["max"], calendar) if span["min"] is not None else pd.DatetimeIndex([])
+    except InputError:
+        return pa.array([], pa.date32())
+    return pa.array(found.date, pa.date32())
 
 
-def _first_broken(con: duckdb.DuckDBPyConnection, rules: tuple[Rule, ...], rows: int) -> pa.Table:
-    """For each row the first rule it breaks, and why; NULL for none."""
-    if not rules or rows == 0:
-        return _none(rows)
-    number = " ".join(f"WHEN {rule.refuses} THEN {n}" for n, rule in enumerate(rules))
-    reason = " ".join(f"WHEN {n} THEN {rule.reason}" for n, rule in enumerate(rules))
-    named = " ".join(f"WHEN {n} THEN '{rule.name}'" for n, rule in enumerate(rules))
-    return con.sql(
-        f"WITH judged AS (SELECT *, CASE {number} END AS broken FROM batch) "
-        f"SELECT CASE broken {named} END AS rule, CASE broken {reason} END AS reason FROM judged ORDER BY ordinal"
+def _judged(con: duckdb.DuckDBPyConnection, batch: pa.Table, rules: Sequence[Rule]) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the rows that break a refusing rule, and of the others that break a lesser one: one scan for both."""
+    refusing = [c for rule in rules if rule.scope == "row" and (c := rule.condition("refuse"))]
+    lesser = [c for rule in rules if rule.scope == "row" and (c := rule.condition("flag"))]
+    if batch.num_rows == 0 or not (refusing or lesser):
+        return np.array([], np.int64), np.array([], np.int64)
+    con.register("batch", batch.append_column("ordinal", pa.array(np.arange(batch.num_rows))))
+    refused, flagged = " OR ".join(refusing) or "false", " OR ".join(lesser) or "false"
+    found = con.sql(
+        f"SELECT ordinal, coalesce({refused}, false) AS refused FROM batch WHERE ({refused}) OR ({flagged}) ORDER BY ordinal"
     ).to_arrow_table()
+    ordinals, broken = found["ordinal"].to_numpy(), found["refused"].to_numpy().astype(bool)
+    return ordinals[broken], ordinals[~broken]
 
 
-def _repeats(con: duckdb.DuckDBPyConnection, rows: pa.Table, spec: TableSpec) -> pa.Table:
+def _marked(
+    con: duckdb.DuckDBPyConnection, batch: pa.Table, ordinals: np.ndarray, rules: Sequence[Rule], severity: str
+) -> pa.Table:
+    """The rows at these positions with rule and reason: the first refusing rule, or every flagging one."""
+    assert severity in ("refuse", "flag")
+    schema = pa.schema([*batch.schema, pa.field("rule", pa.string()), pa.field("reason", pa.string())])
+    if not ordinals.size:
+        return schema.empty_table()
+    suspects = batch.take(pa.array(ordinals))
+    con.register("suspects", suspects.append_column("ordinal", pa.array(ordinals)))
+    tried = []
+    for number, rule in enumerate(rules):
+        condition = rule.condition("refuse" if severity == "refuse" else "flag") if rule.scope == "row" else None
+        if condition is not None:
+            tried.append(
+                f"SELECT ordinal, {number} AS nth, '{rule.name}' AS rule, {rule.reason} AS reason FROM suspects WHERE {condition}"
+            )
+    first = "QUALIFY row_number() OVER (PARTITION BY ordinal ORDER BY nth) = 1" if severity == "refuse" else ""
+    found = con.sql(
+        f"SELECT ordinal, rule, reason FROM ({' UNION ALL '.join(tried)}) {first} ORDER BY ordinal, nth"
+    ).to_arrow_table()
+    rows = batch.take(found["ordinal"])
+    return pa.table([*rows.columns, found["rule"].cast(pa.string()), found["reason"].cast(pa.string())], schema=schema)
+
+
+def _without(length: int, ordinals: np.ndarray) -> np.ndarray:
+    kept = np.ones(length, dtype=bool)
+    kept[ordinals] = False
+    return kept
+
+
+def _repeats(con: duckdb.DuckDBPyConnection, rows: pa.Table, spec: TableSpec) -> tuple[pa.Table, pa.Table]:
     """Rows that share a key: of equal ones the first stays; of different ones none, since nobody can say which is right."""
-    keys = rows.select(spec.key).group_by(list(spec.key)).aggregate([])
-    if keys.num_rows == rows.num_rows:
-        return _none(rows.num_rows)
-    con.register("fine", rows.append_column("ordinal", pa.array(np.arange(rows.num_rows))))
+    schema = pa.schema([*rows.schema, pa.field("rule", pa.string()), pa.field("reason", pa.string())])
     key, whole = names(spec.key), names([*spec.key, *spec.values])
-    return con.sql(
-        f"WITH counted AS (SELECT ordinal, count(*) OVER (PARTITION BY {key}) AS alike, "
-        f"count(*) OVER (PARTITION BY {whole}) AS equal, row_number() OVER (PARTITION BY {key} ORDER BY ordinal) AS nth FROM fine) "
-        "SELECT CASE WHEN alike > equal THEN 'key_in_conflict' WHEN nth > 1 THEN 'row_repeated' END AS rule, "
+    if rows.num_rows < 2 or not _keys_may_repeat(con, rows, spec):
+        return rows, schema.empty_table()
+    con.register("fine", rows.append_column("ordinal", pa.array(np.arange(rows.num_rows))))
+    found = con.sql(
+        f"WITH alike AS (SELECT * FROM fine SEMI JOIN (SELECT {key} FROM fine GROUP BY ALL HAVING count(*) > 1) USING ({key})), "
+        f"counted AS (SELECT ordinal, count(*) OVER (PARTITION BY {key}) AS alike, "
+        f"count(*) OVER (PARTITION BY {whole}) AS equal, row_number() OVER (PARTITION BY {key} ORDER BY ordinal) AS nth "
+        "FROM alike) "
+        "SELECT ordinal, CASE WHEN alike > equal THEN 'key_in_conflict' ELSE 'row_repeated' END AS rule, "
         "CASE WHEN alike > equal THEN alike || ' rows of the batch share this key with different values' "
-        "WHEN nth > 1 THEN 'an equal row came before it in the batch' END AS reason FROM counted ORDER BY ordinal"
+        "ELSE 'an equal row came before it in the batch' END AS reason FROM counted WHERE alike > equal OR nth > 1 ORDER BY ordinal"
     ).to_arrow_table()
+    if not found.num_rows:
+        return rows, schema.empty_table()
+    repeated = rows.take(found["ordinal"])
+    refused = pa.table([*repeated.columns, found["rule"].cast(pa.string()), found["reason"].cast(pa.string())], schema=schema)
+    return rows.filter(pa.array(_without(rows.num_rows, found["ordinal"].to_numpy()))), refused
 
 
-def _marked(rows: pa.Table, verdict: pa.Table) -> pa.Table:
-    refused = pc.is_valid(verdict["rule"])
-    marked = rows.append_column("rule", verdict["rule"].cast(pa.string()))
-    return marked.append_column("reason", verdict["reason"].cast(pa.string())).filter(refused)
+def _keys_may_repeat(con: duckdb.DuckDBPyConnection, rows: pa.Table, spec: TableSpec) -> bool:
+    """Whether two rows have the same hash of their keys; rows in the order of their keys are seen to differ without one."""
+    if _in_strict_order(rows, [column for column in spec.key if column != "source"]):
+        return False
+    con.register("keyed", rows.select(spec.key))
+    hashes = np.sort(con.sql(f"SELECT hash({names(spec.key)}) AS h FROM keyed").fetchnumpy()["h"])
+    return bool((hashes[1:] == hashes[:-1]).any())
 
 
-def _none(rows: int) -> pa.Table:
-    return pa.table({"rule": pa.nulls(rows, pa.string()), "reason": pa.nulls(rows, pa.string())})
+def _in_strict_order(rows: pa.Table, key: Sequence[str]) -> bool:
+    """Whether each row's key comes after the one before it."""
+    above = np.zeros(rows.num_rows - 1, dtype=bool)
+    equal = ~above
+    for column in key:
+        values = rows.column(column).combine_chunks()
+        if values.null_count:
+            return False
+        low, high = values.slice(0, len(values) - 1), values.slice(1)
+        same = pc.equal(low, high).to_numpy(zero_copy_only=False)
+        if not same.all():
+            above |= equal & pc.less(low, high).to_numpy(zero_copy_only=False)
+            equal &= same
+            if not (above | equal).all():
+                return False
+    return bool(above.all())
+
+
+def _out_of_order(con: duckdb.DuckDBPyConnection, rows: pa.Table, spec: TableSpec) -> pa.Table:
+    """Rows that break a rule about the order in which the answer gave them."""
+    schema = pa.schema([*rows.schema, pa.field("rule", pa.string()), pa.field("reason", pa.string())])
+    rules = [rule for rule in RULES.get(spec.name, ()) if rule.scope == "answer"]
+    if not rules or rows.num_rows < 2:
+        return schema.empty_table()
+    series = [column for column in spec.key if column != spec.event_time]
+    moments = rows.column(spec.event_time).combine_chunks().cast(pa.int64()).to_numpy(zero_copy_only=False)
+    if not _series_in_several_runs(rows.select(series), np.diff(moments) < 0):
+        return schema.empty_table()
+    con.register("answered", rows.append_column("ordinal", pa.array(np.arange(rows.num_rows))))
+    within = names(series)
+    seen = (
+        f"WITH stepped AS (SELECT *, lag({quoted(spec.event_time)}) OVER (PARTITION BY {within} ORDER BY ordinal) "
+        f"AS previous_ordinal_time FROM answered), seen AS (SELECT *, coalesce(bool_and({quoted(spec.event_time)} < "
+        f"previous_ordinal_time) OVER (PARTITION BY {within}), false) AS newest_first FROM stepped) "
+    )
+    tried = " UNION ALL ".join(
+        f"SELECT ordinal, '{rule.name}' AS rule, {rule.reason} AS reason FROM seen WHERE {rule.breaks}" for rule in rules
+    )
+    found = con.sql(f"{seen}{tried} ORDER BY ordinal").to_arrow_table()
+    marked = rows.take(found["ordinal"])
+    return pa.table([*marked.columns, found["rule"].cast(pa.string()), found["reason"].cast(pa.string())], schema=schema)
+
+
+def _series_in_several_runs(series: pa.Table, backwards: np.ndarray) -> bool:
+    """Whether time falls back within a series: where the rows between two steps back (a run) share none, it does not."""
+    if not backwards.any():
+        return False
+    runs = pa.array(np.concatenate([[0], np.cumsum(backwards)]))
+    in_runs = series.append_column("run", runs).group_by([*series.column_names, "run"]).aggregate([])
+    return bool(in_runs.num_rows > in_runs.group_by(series.column_names).aggregate([]).num_rows)
+
+
+def series_flags(rows: pa.Table, spec: TableSpec, *, actions: pa.Table | None = None) -> pa.Table:
+    """Rows that break a rule about their neighbours in time, among the rows given.
+
+    Parameters
+    ----------
+    rows : pyarrow.Table
+        Accepted rows of one table; the more of each series, the better a jump is told from a lively market.
+    spec : TableSpec
+    actions : pyarrow.Table, optional
+        Rows of `corporate_actions` that explain a step of the price.
+
+    Returns
+    -------
+    pyarrow.Table
+        Columns of `rows`, `rule`, `reason`; once for each rule of severity `flag` that a row breaks.
+    """
+    schema = pa.schema([*rows.schema, pa.field("rule", pa.string()), pa.field("reason", pa.string())])
+    series = SERIES.get(spec.name)
+    tried = [
+        f"SELECT {names(rows.column_names)}, '{rule.name}' AS rule, {rule.reason} AS reason FROM seen WHERE {condition}"
+        for rule in RULES.get(spec.name, ())
+        if rule.scope == "series" and (condition := rule.condition("flag"))
+    ]
+    if series is None or not tried or rows.num_rows == 0:
+        return schema.empty_table()
+    with connect() as con:
+        con.register("given", rows)
+        con.register("told_actions", TABLES["corporate_actions"].schema.empty_table() if actions is None else actions)
+        seen = series.sql.format(rows="given", actions="told_actions")
+        found = con.sql(f"WITH seen AS ({seen}) {' UNION ALL '.join(tried)} ORDER BY {names(spec.key)}, rule").to_arrow_table()
+    return found.cast(schema)
