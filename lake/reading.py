@@ -232,7 +232,8 @@ class Tables(ABC):
 
 
 def _query(held: Held, schema: pa.Schema, condition: str, start: Moment | None, end: Moment | None, as_of: datetime | None) -> str:
-    rows = newest(held.spec, held.source(held.parts_of(start, end)), as_of=as_of, revised=held.revised)
+    near = held.parts_of(start, end) or held.parts[:1]  # a window beyond every file: one of them says so
+    rows = newest(held.spec, held.source(near), as_of=as_of, revised=held.revised)
     return f"SELECT {names(schema.names)} FROM ({rows}){condition} ORDER BY {names(held.spec.key)}"
 
 
