@@ -78,7 +78,8 @@ def factors(
     -------
     Factors
         Never NaN. An event's own: ``1 / ratio`` and ``1 − cash × ratio / P``, P the last close before the ex-date (a NaN close is
-        passed over), as in the factor files of QuantConnect's Lean and, for cash alone, CRSP's and Yahoo's adjusted close.
+        passed over), as in the factor files of QuantConnect's Lean and in Yahoo's adjusted close. (CRSP and Tiingo pay the amount
+        back in at the close C of the ex-date, ``C / (C + cash)``: the same but for the amount times that day's return.)
 
     Raises
     ------
