@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtests.strategies import SmaCrossover, shipped
+from config.addresses import without_password
 from config.clock import Clock, SystemClock
 from config.errors import DataError
 from config.locks import exclusive
@@ -190,7 +191,7 @@ def _run(settings: Settings, progress: Progress, clock: Clock) -> DemoOutcome:
         configurations={name: params for symbol in (SYMBOL, UNDERLYING) for name, params in ledger.parameters([symbol]).items()},
         reused=tuple(reused),
         report=settings.home_path / "reports" / "demo.html",
-        tracking_uri=settings.tracking_uri,
+        tracking_uri=without_password(settings.tracking_uri),
         home=settings.home_path,
         seconds=time.monotonic() - began,
         interval_level=settings.evidence.interval_level,

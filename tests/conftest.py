@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.postgres import Postgres
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +53,15 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     said = quant(home, "demo", "--json")
     assert said.code == 0, said.err
     return home, said.document
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL on loopback; skips where none is installed."""
+    from tests.postgres import binaries, postgres_server
+
+    folder = binaries()
+    if folder is None:
+        pytest.skip("no PostgreSQL on this machine (no initdb on the PATH or in /usr/lib/postgresql): apt-get install postgresql")
+    with postgres_server(folder) as server:
+        yield server

@@ -133,7 +133,7 @@ class ExperimentComparator:
             made_at=self._clock.now().astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             strategies=tuple(_row(run) for run in ordered),
             curves=tuple(curve for run in ordered[:12] if (curve := _curve(run)) is not None),
-            notes=(f"Tracking store: {self.store.uri}",),
+            notes=(f"Tracking store: {self.store.shown}",),
         )
         return write_report(data, Path(path))
 

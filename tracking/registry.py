@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from config.clock import Clock, SystemClock
 from config.errors import ConfigError, GateRefused, InputError, IntegrityError, UnknownNameError, did_you_mean
@@ -536,10 +537,12 @@ def _place(tags: Mapping[str, str]) -> str:
 
 
 def _history_file(uri: str, settings: Settings) -> Path:
-    """Beside a SQLite store; for a server, one file a server in the home folder."""
+    """Beside a SQLite store; for a server, one file a server in the home folder, whoever asks it and with which password."""
     if uri.startswith("sqlite:///"):
         return Path(uri.removeprefix("sqlite:///")).with_suffix(".history.db")
-    return settings.home_path / "mlflow" / f"{sha256_bytes(uri.encode())[:16]}.history.db"
+    parts = urlsplit(uri)
+    server = urlunsplit((parts.scheme.partition("+")[0], parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return settings.home_path / "mlflow" / f"{sha256_bytes(server.encode())[:16]}.history.db"
 
 
 def _model_name(spec: Mapping[str, Any]) -> str:
