@@ -41,7 +41,12 @@ PHYSICAL: tuple[pa.Field, ...] = (
 )
 CHAIN, BATCH, ROWS, REVISED = "quantrail.chain", "quantrail.batch", "quantrail.rows", "quantrail.revised"
 # Versions that a published snapshot names must not vanish because time passes (delta-rs drops them after 30 days).
-_CONFIGURATION = {"delta.logRetentionDuration": "interval 36500 days", "delta.enableExpiredLogCleanup": "false"}
+# To open a table its log is read since the last checkpoint: every 20 commits instead of 100, so that it stays short.
+_CONFIGURATION = {
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.checkpointInterval": "20",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

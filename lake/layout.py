@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from config.tables import TableSpec
 from lake.delta import PHYSICAL
 from lake.order import ascending, key_numbers
-from lake.parts import Part, add_action, list_parts, read_parts, remove_action, write_part
+from lake.parts import Part, add_action, read_parts, remove_action, write_part
 from lake.place import Place
 
 if TYPE_CHECKING:
@@ -31,11 +31,22 @@ FILES_OF_A_SIZE = 8
 _SMALLEST_ROWS = 4096  # files with fewer rows count as being of one size
 
 
-def commit(place: Place, spec: TableSpec, table: DeltaTable, rows: pa.Table, *, said: Mapping[str, str], at: datetime) -> None:
+def commit(
+    place: Place,
+    spec: TableSpec,
+    table: DeltaTable,
+    parts: Sequence[Part],
+    rows: pa.Table,
+    *,
+    said: Mapping[str, str],
+    at: datetime,
+) -> None:
     """Commit rows as the next version of the opened table, or not at all.
 
     Parameters
     ----------
+    parts : sequence of Part
+        The files of the opened version.
     rows : pyarrow.Table
         In key order, with the physical and the partition columns.
     said : mapping
@@ -49,7 +60,7 @@ def commit(place: Place, spec: TableSpec, table: DeltaTable, rows: pa.Table, *, 
         Another writer has made that version. The files stay, named by no version, until maintenance takes them away.
     """
     held: dict[tuple[Any, ...], list[Part]] = defaultdict(list)
-    for part in list_parts(spec, table):
+    for part in parts:
         held[part.partition].append(part)
     actions: list[Any] = []
     for partition, new in _by_partition(spec, rows):

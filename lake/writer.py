@@ -101,12 +101,13 @@ def write_rows(path: Place, spec: TableSpec, rows: pa.Table, *, recorded_at: dat
                 if table is not None and (new_columns := columns_to_add(spec, table)):
                     table = _widen(path, table, new_columns)
                     state = version_state(path, table)
-                merged = _merge(path, spec, batch, table, state, recorded_at)
+                parts = [] if table is None else list_parts(spec, table)
+                merged = _merge(path, spec, batch, table, state, parts, recorded_at)
                 revised = merged.filter(pc.greater(merged["revision"], 0)).num_rows
                 counts = {"new": merged.num_rows - revised, "revised": revised, "unchanged": batch.num_rows - merged.num_rows}
                 if merged.num_rows == 0 and state is not None:
                     return WriteResult(table=spec.name, **counts, version=state.version, attempts=attempt)
-                version = _commit(path, spec, merged, table, state, revised, recorded_at)
+                version = _commit(path, spec, merged, table, state, parts, revised, recorded_at)
             except CommitFailedError as problem:
                 _retry_or_raise(path, spec, state, problem)
                 time.sleep(chance.uniform(0, min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**attempt)))
@@ -128,10 +129,16 @@ def _retry_or_raise(path: Place, spec: TableSpec, state: TableVersion | None, pr
 
 
 def _merge(
-    path: Place, spec: TableSpec, batch: pa.Table, table: DeltaTable | None, state: TableVersion | None, recorded_at: datetime
+    path: Place,
+    spec: TableSpec,
+    batch: pa.Table,
+    table: DeltaTable | None,
+    state: TableVersion | None,
+    parts: Sequence[Part],
+    recorded_at: datetime,
 ) -> pa.Table:
     """The rows of the batch that are to be stored, with their clocks, revision and partition, in key order."""
-    parts = _overlapping(spec, batch, table)
+    parts = _overlapping(spec, batch, parts)
     version = 1 if table is None else table.version() + 1
     if not parts or state is None:
         return _all_new(spec, batch, recorded_at, version)
@@ -178,9 +185,8 @@ def _all_new(spec: TableSpec, batch: pa.Table, recorded_at: datetime, version: i
     return whole.cast(_physical_schema(spec, whole.schema))
 
 
-def _overlapping(spec: TableSpec, batch: pa.Table, table: DeltaTable | None) -> list[Part]:
+def _overlapping(spec: TableSpec, batch: pa.Table, parts: Sequence[Part]) -> Sequence[Part]:
     """The stored files that may hold a key of the batch: a key lies at one event time, where that is part of it."""
-    parts = [] if table is None else list_parts(spec, table)
     if spec.event_time not in spec.key:
         return parts
     span = pc.min_max(batch[spec.event_time]).as_py()
@@ -212,6 +218,7 @@ def _commit(
     merged: pa.Table,
     table: DeltaTable | None,
     state: TableVersion | None,
+    parts: Sequence[Part],
     revised: int,
     recorded_at: datetime,
 ) -> int:
@@ -239,7 +246,7 @@ def _commit(
         ROWS: str(state.rows + merged.num_rows),
         REVISED: str(state.revised + revised),
     }
-    commit(path, spec, table, merged, said=said, at=recorded_at)
+    commit(path, spec, table, parts, merged, said=said, at=recorded_at)
     return state.version + 1
 
 
