@@ -150,17 +150,21 @@ class FredMacro:
         asked = {"series": name, "start": start, "end": end}
         try:
             described = self._describe(name)
-            spans = list(self._history(name, start, end))  # all of it before any: a part must not be taken for the whole
-            yield _answer(described.reply, {**asked, "what": "description"}, None, (), (), notes=(described.words,))
-            for nth, (span, pages) in enumerate(spans, start=1):
-                since = {"realtime_start": span.start, "realtime_end": span.end}
-                for number, page in enumerate(pages, start=1):
-                    last = nth == len(spans) and number == len(pages)
-                    request = {**asked, "what": "observations", **since, "page": number, LAST: last}
-                    yield _answer(page.reply, request, _table(name, page.rows, described), (name,), page.refused)
+            spans, dates = self._spans_to_ask(name, start, end)
+            history = list(self._history(name, spans, start, end))  # all of it before any: a part must not be taken for the whole
         except _NoSuchSeries as said:
             reply, reason = said.args
             yield _answer(reply, {**asked, "what": "description"}, None, (), (), missing={name: reason})
+            return
+        yield _answer(described.reply, {**asked, "what": "description"}, None, (), (), notes=(described.words,))
+        if not spans and dates is not None:
+            yield _answer(dates, {**asked, "what": "vintage dates", LAST: True}, None, (name,), ())
+        for nth, (span, pages) in enumerate(history, start=1):
+            since = {"realtime_start": span.start, "realtime_end": span.end}
+            for number, page in enumerate(pages, start=1):
+                last = nth == len(history) and number == len(pages)
+                request = {**asked, "what": "observations", **since, "page": number, LAST: last}
+                yield _answer(page.reply, request, _table(name, page.rows, described), (name,), page.refused)
 
     def _describe(self, name: str) -> _Described:
         reply, said = self._ask("series", name, realtime_start=FIRST_DAY, realtime_end=LAST_DAY)
@@ -176,23 +180,29 @@ class FredMacro:
         units.sort(key=lambda one: one.start)
         return _Described(reply=reply, units=tuple(units), words=f"{name}: {', '.join(about)}")
 
-    def _history(self, name: str, start: date | None, end: date | None) -> Iterator[tuple[_Span, list[_Page]]]:
+    def _spans_to_ask(self, name: str, start: date | None, end: date | None) -> tuple[list[_Span], Reply | None]:
+        """All of real time; or what is new since the series was asked for before, with the answer that says so."""
+        before = self._asked_before.get(name)
+        if before is None or start is not None or (end is not None and end < before):  # a window of the past is asked for whole
+            return [_Span(FIRST_DAY, LAST_DAY, False)], None
+        vintages, reply = self._vintage_dates(name)
+        return _spans(vintages, before - _OVERLAP), reply
+
+    def _history(
+        self, name: str, spans: Sequence[_Span], start: date | None, end: date | None
+    ) -> Iterator[tuple[_Span, list[_Page]]]:
         """The stretches of real time with their pages; rows are made of a whole stretch, since a period may cross two pages."""
-        before = self._asked_before.get(name) if start is None else None
-        if before is not None and end is not None and end < before:
-            before = None  # a window of the past is asked for whole
-        spans = [_Span(FIRST_DAY, LAST_DAY, False)] if before is None else _spans(self._vintage_dates(name), before - _OVERLAP)
         for span in spans:
             try:
                 found = [(span, self._pages(name, span, start, end))]
             except _TooManyVintages:
-                pieces = _spans(self._vintage_dates(name), None)
+                pieces = _spans(self._vintage_dates(name)[0], None)
                 found = [(piece, self._pages(name, piece, start, end)) for piece in pieces]
             for piece, pages in found:
                 _fill_rows(name, piece, pages)
                 yield piece, pages
 
-    def _vintage_dates(self, name: str) -> list[date]:
+    def _vintage_dates(self, name: str) -> tuple[list[date], Reply]:
         dates: list[date] = []
         while True:
             reply, said = self._ask("series/vintagedates", name, offset=len(dates) or None)
@@ -202,7 +212,7 @@ class FredMacro:
             except ValueError as problem:
                 raise _unreadable(reply, str(problem)) from None
             if not found or len(dates) >= _count(reply, said):
-                return sorted(set(dates))
+                return sorted(set(dates)), reply
 
     def _pages(self, name: str, span: _Span, start: date | None, end: date | None) -> list[_Page]:
         pages: list[_Page] = []
@@ -217,6 +227,10 @@ class FredMacro:
                 observation_end=end,
                 offset=offset or None,
             )
+            if (said.get("realtime_start"), said.get("realtime_end")) != (str(span.start), str(span.end)):
+                raise _unreadable(
+                    reply, f"real time {said.get('realtime_start')} to {said.get('realtime_end')}, which was not asked"
+                )
             found = _listed(reply, said, "observations")
             pages.append(_Page(reply, found))
             offset += len(found)
@@ -253,17 +267,12 @@ class FredMacro:
 
 
 def _spans(vintages: Sequence[date], since: date | None) -> list[_Span]:
-    """Cut real time into pieces of few enough vintages, from the newest vintage before `since` on (None: from the first)."""
-    first = 0
-    if since is not None:
-        first = max(sum(1 for one in vintages if one <= since) - 1, 0)
-    wanted = vintages[first:]
-    if not wanted:
-        return [_Span(FIRST_DAY, LAST_DAY, False)]
+    """Cut real time into pieces of few enough vintages, from the first vintage after `since` on (None: of all)."""
+    wanted = [one for one in vintages if since is None or one > since]
     starts = wanted[::VINTAGES_A_PIECE]
     spans: list[_Span] = []
     for number, begin in enumerate(starts):
-        carried = first > 0 or number > 0
+        carried = begin != vintages[0]
         end = starts[number + 1] - _DAY if number + 1 < len(starts) else LAST_DAY
         spans.append(_Span(begin - _DAY if carried else FIRST_DAY, end, carried))
     return spans

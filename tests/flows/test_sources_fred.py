@@ -21,6 +21,7 @@ from tests.flows.replayed import settings_for
 from tests.replay import Fault, ReplayServer
 
 KEY = "0123456789abcdef0123456789abcdef"
+WHOLE = {"realtime_start": "1776-07-04", "realtime_end": "9999-12-31"}
 Q1, Q2, Q3 = date(2023, 1, 1), date(2023, 4, 1), date(2023, 7, 1)
 
 # What a statistical office did, by hand: first release; a revision; a value revised back to the first; a value that FRED calls
@@ -113,6 +114,7 @@ def test_pages_are_put_together_even_where_one_ends_between_two_vintages_of_a_pe
     asked = [question.query.get("offset") for question in server.asked if question.path.endswith("observations")]
     assert asked == [None, "2", "4", "6", "8"]  # 10 observations: the one taken back is said by a real-time end, not by a row
     assert len({answer.ingest_id for answer in answers}) == 6
+    assert [answer.request.get("last") for answer in answers] == [None, False, False, False, False, True]
 
 
 def test_only_the_periods_asked_for_come(server: ReplayServer) -> None:
@@ -170,14 +172,21 @@ def test_going_on_asks_for_what_is_new_and_finds_what_a_full_reading_finds(alfre
         later.continue_from({"X": cut + timedelta(days=1)})
         second = by_vintage(list(later.observations(["X"])))
         assert {key: value for key, (value, _) in {**first, **second}.items()} == published(releases)
-        assert len(second) < len(published(releases))
         assert all(second[key] == first[key] for key in first.keys() & second.keys())
 
 
-def test_going_on_with_nothing_new_asks_for_the_newest_vintage_again(server: ReplayServer) -> None:
-    """So that a vintage corrected within its day is met, and an answer without news still holds rows."""
+def test_going_on_with_nothing_new_asks_for_no_observations(server: ReplayServer) -> None:
     on = source(server)
     on.continue_from({"REAL": date(2024, 3, 1)})
+    answers = list(on.observations(["REAL"]))
+    assert [(answer.names, answer.rows.num_rows) for answer in answers] == [((), 0), (("REAL",), 0)]
+    assert server.asked_paths() == ["/fred/series", "/fred/series/vintagedates"]
+
+
+def test_going_on_asks_for_the_last_days_before_the_earlier_ingest_again(server: ReplayServer) -> None:
+    """FRED corrects a vintage within its day, and the day ends later in St. Louis than in UTC."""
+    on = source(server)
+    on.continue_from({"REAL": date(2024, 1, 25)})
     assert by_vintage(list(on.observations(["REAL"]))) == {(Q3, date(2024, 1, 25)): (114.5, NEW)}
     assert server.asked[-1].query["realtime_start"] == "2024-01-24"
 
@@ -236,10 +245,11 @@ def test_a_429_says_how_long_to_wait(server: ReplayServer) -> None:
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        ({"observations": [], "count": 3}, "an empty page after 0 of 3"),
-        ({"observations": None, "count": 0}, "no list of observations"),
-        ({"observations": []}, "a count of None"),
+        ({**WHOLE, "observations": [], "count": 3}, "an empty page after 0 of 3"),
+        ({**WHOLE, "observations": None, "count": 0}, "no list of observations"),
+        ({**WHOLE, "observations": []}, "a count of None"),
         ([], "not an object"),
+        ({"realtime_start": "2024-01-02", "realtime_end": "2024-01-02", "observations": [], "count": 0}, "which was not asked"),
     ],
 )
 def test_json_that_is_none_of_freds_is_unavailable(tmp_path: Path, said: Any, why: str) -> None:
@@ -251,7 +261,7 @@ def test_json_that_is_none_of_freds_is_unavailable(tmp_path: Path, said: Any, wh
 def test_an_observation_that_cannot_be_read_is_refused_and_the_others_are_kept(tmp_path: Path) -> None:
     good = {"realtime_start": "2024-01-02", "realtime_end": "9999-12-31", "date": "2023-12-01", "value": "4.5"}
     bad = [{**good, "value": "n/a"}, {**good, "date": "2023-13-01"}, {**good, "value": "inf"}]
-    said = {"count": 4, "observations": [good, *bad]}
+    said = {**WHOLE, "count": 4, "observations": [good, *bad]}
     with ReplayServer(_folder(tmp_path, {"/fred/series": DESCRIBED, "/fred/series/observations": said})) as server:
         answers = list(source(server).observations(["X"]))
     assert [row["value"] for row in rows(answers)] == [4.5]
