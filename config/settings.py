@@ -63,7 +63,8 @@ class DataSettings(_Section):
     """Which sources each dataset is asked of, in order, how politely, and how far back they are asked again.
 
     `addresses` names another base address for a source; `seconds_between_requests` is the least time between two requests to it;
-    `source_options` holds the options of a source that a chain of sources or a schedule shall use.
+    `source_options` holds the options of a source that a chain of sources or a schedule shall use. `expected_delay_hours`, by
+    table, is how long after its publication data is late; `recorded_sources` are never late.
     """
 
     equity: tuple[str, ...]
@@ -77,6 +78,8 @@ class DataSettings(_Section):
     addresses: dict[str, str]
     source_options: dict[str, dict[str, Any]]
     overlap_sessions: int = Field(ge=0, le=10_000)
+    expected_delay_hours: dict[str, float]
+    recorded_sources: tuple[str, ...]
 
 
 class DailySettings(_Section):
