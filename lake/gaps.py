@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import zip_longest
 from typing import Any
 
 import pyarrow as pa
@@ -123,7 +124,9 @@ def _unlisted() -> str:
     day_between = "SELECT 1 FROM days d WHERE d.symbol = k.symbol AND d.source = k.source AND d.session"
     return (
         "EXISTS (SELECT 1 FROM actions a WHERE a.symbol = k.symbol AND a.kind IN ('delisting', 'rename') "
-        f"AND a.ex_date <= k.session AND NOT EXISTS ({day_between} >= a.ex_date AND d.session < k.session)) "
+        f"AND a.ex_date <= k.session AND NOT EXISTS ({day_between} >= a.ex_date AND d.session < k.session) "
+        "AND NOT EXISTS (SELECT 1 FROM actions b WHERE b.symbol = k.symbol AND b.kind = 'listing' "
+        "AND b.ex_date > a.ex_date AND b.ex_date <= k.session)) "
         "OR EXISTS (SELECT 1 FROM actions a WHERE a.symbol = k.symbol AND a.kind = 'listing' AND a.ex_date > k.session "
         f"AND NOT EXISTS ({day_between} > k.session AND d.session < a.ex_date))"
     )
@@ -261,7 +264,7 @@ def open_ranges(
     ranges: list[OpenRange] = []
     days: list[date] = []
     listed = _by_name(found)
-    for row, after in zip(listed, [*listed[1:], None], strict=True):
+    for row, after in zip_longest(listed, listed[1:]):
         days.append(row["session"])
         same = after is not None and (after["symbol"], after["source"]) == (row["symbol"], row["source"])
         if after is None or not same or after["session"] - row["session"] > _NEAR:
