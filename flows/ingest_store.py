@@ -132,6 +132,7 @@ def _write_dataset(
 ) -> None:
     from lake.quality import split
     from lake.quarantine import readmit
+    from lake.readjustment import keep_whole
 
     column = NAME_COLUMN[spec.name]
     batches: list[Split] = []
@@ -139,7 +140,7 @@ def _write_dataset(
         rows = pa.concat_tables([answer.lake_rows() for answer in group])
         if stored.compared.differing and spec.name == "equity_bars":
             rows = rows.filter(pc.invert(pc.is_in(rows[column], value_set=pa.array(list(stored.compared.differing)))))
-        batches.append(readmit(lake, spec, split(rows, spec)))
+        batches.append(readmit(lake, spec, keep_whole(lake, split(rows, spec))))
     for parts in batches:
         _set_aside(lake, spec, parts, recorded_at)
         flag_stored(lake, spec, parts, recorded_at)

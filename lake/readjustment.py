@@ -1,7 +1,8 @@
 """Histories that a vendor adjusted must come whole: appended to after its next adjustment they would hold a return that never was.
 
 1. `readjusted` compares an answer with the stored bars it would be joined to: where they meet, prices must be the same.
-2. `check_append` is asked before an answer is written, and refuses one that would join two states of an adjustment.
+2. `keep_whole` is asked before an answer is written, and sets apart what would join two states of an adjustment; `check_append`
+   raises instead.
 3. `refuse_mixed_adjustments` is asked on each read of such bars, and finds what came into the lake some other way: an overlap whose
    prices were all revised by one factor, beside older bars that were not.
 """
@@ -9,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +21,13 @@ from config.errors import QualityError
 from lake.query import connect
 
 if TYPE_CHECKING:
+    from lake.quality import Split
     from lake.reading import Tables
     from lake.store import Lake
 
-__all__ = ["check_append", "readjusted", "refuse_mixed_adjustments"]
+__all__ = ["check_append", "keep_whole", "readjusted", "refuse_mixed_adjustments"]
+
+RULE = "adjustment_not_continued"
 
 _REMEDY = "fetch the symbol's whole history again in one ingest (from its first session on), or ingest prices as traded"
 _SAME = 1e-6  # relative; vendors compute in single precision
@@ -120,8 +125,30 @@ def check_append(lake: Lake, rows: pa.Table) -> None:
         raise QualityError(f"{next(iter(found.values()))}{more}", remedy=_REMEDY)
 
 
+def keep_whole(lake: Lake, parts: Split) -> Split:
+    """Move bars that a vendor adjusted, and that do not continue the stored ones, from the accepted to the refused.
+
+    They are refused with the rule ``adjustment_not_continued`` and the reason of `readjusted`, whole symbols at a time.
+    """
+    found = _unfit(lake, parts.accepted)
+    if not found:
+        return parts
+    listed = pa.array(list(found), pa.string())
+    here = pc.and_(pc.is_in(parts.accepted["symbol"], value_set=listed), pc.equal(parts.accepted["basis"], "vendor_adjusted"))
+    apart = parts.accepted.filter(here)
+    reasons = pa.array([f"{found[symbol]}; {_REMEDY}" for symbol in apart["symbol"].to_pylist()], pa.string())
+    apart = apart.append_column("rule", pa.repeat(pa.scalar(RULE), apart.num_rows)).append_column("reason", reasons)
+    unmarked = pc.invert(pc.is_in(parts.flagged["symbol"], value_set=listed))
+    return replace(
+        parts,
+        accepted=parts.accepted.filter(pc.invert(here)),
+        refused=pa.concat_tables([parts.refused, apart.select(parts.refused.column_names).cast(parts.refused.schema)]),
+        flagged=parts.flagged.filter(unmarked),
+    )
+
+
 def _unfit(lake: Lake, rows: pa.Table) -> Mapping[str, str]:
-    incoming = rows.filter(pc.equal(rows["basis"], "vendor_adjusted"))
+    incoming = rows.filter(pc.equal(rows["basis"], "vendor_adjusted")) if "basis" in rows.column_names else rows.slice(0, 0)
     if not incoming.num_rows:
         return {}
     where = {name: incoming[name].unique().to_pylist() for name in ("symbol", "source", "interval")}

@@ -189,7 +189,7 @@ _BAR_RULES = (
 _ACTION_RULES = (
     Rule(
         name="unknown_kind",
-        breaks="kind NOT IN ('split', 'dividend', 'capital_gain', 'rename', 'delisting', 'listing')",
+        breaks="kind NOT IN ('split', 'dividend', 'special_dividend', 'capital_gain', 'rename', 'delisting', 'listing')",
         reason="'kind is ' || kind",
         doc="The kinds that the table knows.",
     ),
@@ -201,7 +201,7 @@ _ACTION_RULES = (
     ),
     Rule(
         name="dividend_negative",
-        breaks="kind IN ('dividend', 'capital_gain') AND (value IS NULL OR value < 0)",
+        breaks="kind IN ('dividend', 'special_dividend', 'capital_gain') AND (value IS NULL OR value < 0)",
         reason="'a ' || kind || ' of ' || coalesce(value::VARCHAR, 'no amount')",
         doc="Cash paid out has an amount.",
     ),
@@ -349,7 +349,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
 _BARS_IN_ORDER = f"""
 WITH dealt AS (
     SELECT symbol, ex_date, kind, max(value) AS value FROM {{actions}}
-    WHERE kind IN ('split', 'dividend', 'capital_gain') GROUP BY ALL
+    WHERE kind IN ('split', 'dividend', 'special_dividend', 'capital_gain') GROUP BY ALL
 ), told AS (
     SELECT symbol, ex_date, coalesce(product(value) FILTER (kind = 'split'), 1.0) AS shares,
         coalesce(sum(value) FILTER (kind <> 'split'), 0.0) AS cash FROM dealt GROUP BY ALL

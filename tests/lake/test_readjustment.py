@@ -13,7 +13,8 @@ from config.errors import QualityError
 from config.tables import table_spec
 from lake import Lake
 from lake.adjustment import adjusted_bars
-from lake.readjustment import check_append
+from lake.quality import split
+from lake.readjustment import check_append, keep_whole
 from tests.features.lakes import at, bars, lake_in, put
 
 DAYS = ("2018-06-26", "2018-06-27", "2018-06-28", "2018-06-29", "2018-07-02", "2018-07-03")
@@ -108,3 +109,11 @@ def test_a_single_corrected_close_is_a_revision_and_no_seam(lake: Lake) -> None:
     correction[0] |= {name: adjusted(101, since=2)[0][name] for name in ("open", "low")} | {"high": 104.0}
     put(lake, "equity_bars", correction, recorded_at=LATER)
     assert read(lake) == [100, 102, 103, 104]
+
+
+def test_bars_that_do_not_continue_are_set_apart_and_the_others_are_not(lake: Lake) -> None:
+    answer = as_rows(adjusted(52, 50, since=3) + adjusted(10, 11, symbol="BBB") + adjusted(7, 8, since=4, basis="as_traded"))
+    parts = keep_whole(lake, split(answer, table_spec("equity_bars")))
+    assert parts.accepted["symbol"].to_pylist() == ["BBB", "BBB", "AAA", "AAA"]
+    assert parts.refused["rule"].to_pylist() == ["adjustment_not_continued"] * 2
+    assert "are 0.5 times what they were" in parts.refused["reason"][0].as_py()
