@@ -225,6 +225,7 @@ _REGISTRY: dict[tuple[str, DatasetName], str] = {
     ("files", "macro"): "flows.sources.files:MacroFiles",
     ("fred", "macro"): "flows.sources.fred:FredMacro",
     ("cftc", "cot"): "flows.sources.cftc:CftcPositions",
+    ("yahoo", "actions"): "flows.sources.yahoo:YahooEquity",
     ("yahoo", "equity"): "flows.sources.yahoo:YahooEquity",
     ("yahoo", "options"): "flows.sources.yahoo_options:YahooOptions",
     ("cboe", "equity"): "flows.sources.cboe:CboeIndices",
@@ -235,6 +236,7 @@ _REGISTRY: dict[tuple[str, DatasetName], str] = {
     ("alpaca", "actions"): "flows.sources.alpaca:AlpacaEquity",
     ("alpaca", "equity"): "flows.sources.alpaca:AlpacaEquity",
     ("alpaca", "options"): "flows.sources.alpaca:AlpacaOptions",
+    ("ccxt", "equity"): "flows.sources.ccxt:CryptoBars",
     ("tradier", "equity"): "flows.sources.tradier:TradierEquity",
     ("tradier", "options"): "flows.sources.tradier:TradierOptions",
 }
