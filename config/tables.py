@@ -115,7 +115,7 @@ TABLES: dict[str, TableSpec] = {
         TableSpec(
             name="corporate_actions",
             doc="What changes a price or a name, as facts; adjusted prices are computed on read. `kind` and `value`: split "
-            "(new shares for one old), dividend, special_dividend and capital_gain (cash a share that trades on the ex-date), rename "
+            "(new shares for one old), dividend, special_dividend and capital_gain (cash a share of those that trade then), rename "
             "(`new_symbol` from the ex-date on), delisting (the ex-date is the first session without a bar; value: final cash a "
             "share where known), listing (the letters belong to another company from the ex-date on).",
             key=("symbol", "ex_date", "kind", "source"),

@@ -37,7 +37,7 @@ _SAME = (
     "ELSE greatest(0.0005001, 1e-3 * least(a.value, b.value)) END"
 )
 _REPORTS = """
-CREATE TABLE reports AS
+CREATE TEMP TABLE reports AS
 SELECT symbol, ex_date, source, what, coalesce(any_value(place), 0) AS place,
     CASE what WHEN 'split' THEN product(value) ELSE sum(value) END AS value
 FROM (SELECT *, CASE kind WHEN 'split' THEN 'split' ELSE 'cash' END AS what FROM actions) LEFT JOIN believed USING (source)

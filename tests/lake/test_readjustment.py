@@ -112,8 +112,8 @@ def test_a_single_corrected_close_is_a_revision_and_no_seam(lake: Lake) -> None:
 
 
 def test_bars_that_do_not_continue_are_set_apart_and_the_others_are_not(lake: Lake) -> None:
-    answer = as_rows(adjusted(52, 50, since=3) + adjusted(10, 11, symbol="BBB") + adjusted(7, 8, since=4, basis="as_traded"))
+    answer = as_rows(adjusted(52, 50, since=3) + adjusted(10, 11, symbol="BBB") + adjusted(8, since=5, basis="as_traded"))
     parts = keep_whole(lake, split(answer, table_spec("equity_bars")))
-    assert parts.accepted["symbol"].to_pylist() == ["BBB", "BBB", "AAA", "AAA"]
+    assert parts.accepted["symbol"].to_pylist() == ["BBB", "BBB", "AAA"]
     assert parts.refused["rule"].to_pylist() == ["adjustment_not_continued"] * 2
     assert "are 0.5 times what they were" in parts.refused["reason"][0].as_py()
