@@ -115,12 +115,13 @@ class YahooEquity:
             yield _missing(symbol, request, wrong)
             return
         now = self._clock.now()
-        reply, why = self._client.chart(symbol, self.interval, start, now + _AHEAD)
-        if reply is None:
-            yield _missing(symbol, request, why)
+        heard = self._client.chart(symbol, self.interval, start, now + _AHEAD)
+        reply = heard.reply
+        if heard.missing:
+            yield _missing(symbol, request, heard.why, reply)
             return
-        if why:  # Yahoo knows the symbol and has nothing in this window
-            yield _answer("equity_bars", symbol, request, reply, empty_rows("equity_bars"), notes=(f"{symbol}: {why}",))
+        if heard.why:  # Yahoo knows the symbol and has nothing in this window
+            yield _answer("equity_bars", symbol, request, reply, empty_rows("equity_bars"), notes=(f"{symbol}: {heard.why}",))
             return
         chart = read_chart(reply.document, reply.origin)
         if chart.symbol.upper() != symbol:
@@ -128,6 +129,10 @@ class YahooEquity:
         calendar = calendar_of(chart.exchange, symbol, self._calendar)
         yield self._bar_answer(chart, calendar, request, reply, (start, end), now)
         yield self._action_answer(chart, calendar, request, reply, (start, end))
+
+    def actions(self, symbols: Sequence[str], start: date | None, end: date | None) -> Iterator[Answer]:
+        """Corporate actions by themselves; raises as `bars`."""
+        return (answer for answer in self.bars(symbols, start, end) if answer.missing or answer.dataset == "corporate_actions")
 
     def _bar_answer(
         self,
@@ -159,7 +164,7 @@ class YahooEquity:
         )
         if chart.instrument == "MUTUALFUND" and length is None:
             rows = known_next_open(rows, calendar)
-        notes += [f"{symbol}: {live} unfinished {'bar' if live == 1 else 'bars'} left out"] if live else []
+        notes += ["bars of sessions that had not closed were left out"] if live else []
         return _answer("equity_bars", symbol, request, reply, rows, (*refused, *unsure, *strays), notes)
 
     def _action_answer(
@@ -210,13 +215,13 @@ def _answer(
     )
 
 
-def _missing(symbol: str, request: Mapping[str, Any], why: str) -> Answer:
+def _missing(symbol: str, request: Mapping[str, Any], why: str, reply: DataReply | None = None) -> Answer:
     return Answer(
         source="yahoo",
         dataset="equity_bars",
-        origin=f"https://query2.finance.yahoo.com/v8/finance/chart/{symbol}",
+        origin=reply.origin if reply else f"https://query2.finance.yahoo.com/v8/finance/chart/{symbol}",
         request=request,
-        payload=why.encode(),
+        payload=reply.body if reply else why.encode(),
         rows=empty_rows("equity_bars"),
         names=(),
         missing={symbol: why},

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +15,32 @@ from config.errors import QuantError, ServiceError, ServiceUnavailable
 from config.settings import Settings
 
 if TYPE_CHECKING:
-    from flows.sources.yahoo_session import DataReply, Told, YahooSession
+    from flows.sources.yahoo_session import DataReply, YahooSession
 
-__all__ = ["YahooClient", "misspelt"]
+__all__ = ["Heard", "YahooClient", "misspelt"]
 
 _AGAIN = "run the same command again"
 _ISIN = re.compile(r"[A-Z]{2}[A-Z0-9]{9}[0-9]")
 _caches: dict[str, str] = {}  # where yfinance keeps its caches, as last set by us
 _ONE_AT_A_TIME = threading.RLock()  # yfinance keeps one session, one crumb and one configuration a process
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heard:
+    """What Yahoo answered.
+
+    Parameters
+    ----------
+    reply : DataReply
+    why : str
+        Why there are no rows in it; empty: there may be.
+    missing : bool
+        Yahoo has no such symbol.
+    """
+
+    reply: DataReply
+    why: str = ""
+    missing: bool = False
 
 
 class YahooClient:
@@ -35,77 +54,36 @@ class YahooClient:
         self._settings = settings
         self._session: YahooSession | None = None
 
-    def chart(self, symbol: str, interval: str, start: date | None, end: datetime) -> tuple[DataReply | None, str]:
+    def chart(self, symbol: str, interval: str, start: date | None, end: datetime) -> Heard:
         """Ask for a chart from the day before `start` (None: the first day there is) to `end`.
 
-        Returns
-        -------
-        reply : DataReply or None
-            None: Yahoo has no such symbol.
-        why : str
-            Yahoo's reason for no symbol, or for a window without bars; else empty.
+        Raises
+        ------
+        ServiceUnavailable, RateLimited
+            No answer that can be read; asked to wait.
+        ServiceError
+            Yahoo refuses the question.
         """
-        from flows.sources.yahoo_session import Told
-
         # A moment, not a date: a date would be one in the time zone that yfinance remembers for the symbol.
         first = None if start is None else datetime(start.year, start.month, start.day, tzinfo=UTC) - timedelta(days=1)
         window: dict[str, Any] = {"period": "max", "end": end} if first is None else {"start": first, "end": end}
         with self.asking() as (yfinance, session):
-            try:
-                yfinance.Ticker(symbol, session=session).history(
-                    interval=interval,
-                    auto_adjust=False,
-                    actions=True,
-                    prepost=False,
-                    timeout=self._settings.data.timeout_seconds,
-                    **window,
-                )
-            except Told as told:
-                return self._told(told, symbol)
-            except QuantError:
-                raise
-            except Exception as problem:
-                # yfinance found no bars, or could not frame them. The bytes, if there are any, say what Yahoo said.
-                if not session.replies:
-                    words = f"yfinance failed before Yahoo answered about {symbol} ({type(problem).__name__}: {problem})"
-                    raise ServiceUnavailable(words, remedy=_AGAIN) from problem
-            return _answer_to(session.replies, {"interval": interval}, "period2"), ""
+            ticker = yfinance.Ticker(symbol, session=session)
 
-    def chain(self, ticker: Any, expiry: str | None) -> DataReply | str:
-        """Ask for the contracts of one expiry (None: the nearest one), inside `asking`.
+            def ask() -> None:
+                ticker.history(interval=interval, auto_adjust=False, actions=True, prepost=False, **window)
 
-        Returns
-        -------
-        DataReply or str
-            The reason, where Yahoo has no such symbol.
-        """
-        from flows.sources.yahoo_session import Told
+            heard = _heard(ask, session, symbol)
+            if not heard.why:
+                _require_answer_to(heard.reply, {"interval": interval}, "period2")
+            return heard
 
-        session = ticker.session
-        session.replies.clear()
-        try:
-            ticker.option_chain(expiry)
-        except Told as told:
-            if told.code == "Not Found":
-                return f"yahoo: {told.description}"
-            raise ServiceError(f"yahoo refuses the question about {ticker.ticker}: {told}", remedy="check the symbol") from None
-        except QuantError:
-            raise
-        except Exception as problem:  # yfinance could not frame it: the bytes say what Yahoo said
-            if not session.replies:
-                words = f"yfinance failed before Yahoo answered about {ticker.ticker} ({type(problem).__name__}: {problem})"
-                raise ServiceUnavailable(words, remedy=_AGAIN) from problem
-        return _answer_to(session.replies, {})
-
-    def _told(self, told: Told, symbol: str) -> tuple[DataReply | None, str]:
-        if told.code == "Not Found":
-            return None, f"yahoo: {told.description}"
-        if "Data doesn't exist for startDate" in told.description:
-            return told.reply, f"yahoo has no bars in this window ({told.description})"
-        raise ServiceError(
-            f"yahoo refuses the question about {symbol}: {told.code}: {told.description}",
-            remedy="check the symbol, the interval and how far back the window goes",
-        )
+    def chain(self, ticker: Any, expiry: str | None) -> Heard:
+        """Ask for the contracts of one expiry (None: the nearest one), inside `asking`; raises as `chart`."""
+        heard = _heard(lambda: ticker.option_chain(expiry), ticker.session, ticker.ticker)
+        if not heard.why:
+            _require_answer_to(heard.reply, {})
+        return heard
 
     @contextmanager
     def asking(self) -> Iterator[tuple[Any, YahooSession]]:
@@ -135,9 +113,36 @@ def _keep_caches_in(yfinance: Any, folder: str) -> None:
         _caches["folder"] = folder
 
 
-def _answer_to(replies: Sequence[DataReply], asked: Mapping[str, str], *names: str) -> DataReply:
-    """The answer to the question itself, after those to yfinance's own."""
-    reply = replies[-1]
+def _heard(ask: Callable[[], object], session: YahooSession, symbol: str) -> Heard:
+    """Let yfinance ask; what Yahoo said is in the session."""
+    from flows.sources.yahoo_session import Told
+
+    session.replies.clear()
+    try:
+        ask()
+    except Told as told:
+        if told.no_such_symbol:
+            return Heard(reply=told.reply, why=f"yahoo: {told.description}", missing=True)
+        if "Data doesn't exist for startDate" in told.description:
+            return Heard(reply=told.reply, why=f"yahoo has no bars in this window ({told.description})")
+        raise ServiceError(
+            f"yahoo refuses the question about {symbol}: {told}",
+            remedy="check the symbol, the interval and how far back the window goes",
+        ) from None
+    except QuantError:
+        raise
+    except Exception as problem:
+        # yfinance found no bars, or could not frame them. The bytes, if there are any, say what Yahoo said.
+        if not session.replies:
+            words = f"yfinance failed before Yahoo answered about {symbol} ({type(problem).__name__}: {problem})"
+            raise ServiceUnavailable(words, remedy=_AGAIN) from problem
+    if not session.replies:
+        raise ServiceUnavailable(f"yfinance did not ask Yahoo about {symbol}", remedy=_AGAIN)
+    return Heard(reply=session.replies[-1])
+
+
+def _require_answer_to(reply: DataReply, asked: Mapping[str, str], *names: str) -> None:
+    """Make sure that it answers the question itself, and not one of yfinance's own before it."""
     if reply.status in (401, 403):
         raise ServiceUnavailable(
             f"yahoo refuses the crumb it gave itself ({reply.status} from {reply.origin})",
@@ -146,7 +151,6 @@ def _answer_to(replies: Sequence[DataReply], asked: Mapping[str, str], *names: s
     other = any(reply.params.get(name) != value for name, value in asked.items())
     if other or any(name not in reply.params for name in names):
         raise ServiceUnavailable(f"yfinance stopped before the question itself, after {reply.origin}", remedy=_AGAIN)
-    return reply
 
 
 def misspelt(symbol: str) -> str | None:

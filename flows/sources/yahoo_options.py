@@ -18,9 +18,10 @@ from config.clock import Clock, SystemClock
 from config.errors import InputError, ServiceUnavailable
 from config.settings import Settings
 from flows.sources.base import Answer, RefusedRow
-from flows.sources.option_rows import OPTIONS_DATASET, Refusal, as_expiry, listed, number, quote_table, session_of
+from flows.sources.json_rows import Refusal, number
+from flows.sources.option_rows import OPTIONS_DATASET, as_expiry, listed, quote_table, session_of
 from flows.sources.shape import empty_rows
-from flows.sources.yahoo_client import YahooClient, misspelt
+from flows.sources.yahoo_client import Heard, YahooClient, misspelt
 from flows.sources.yahoo_exchanges import calendar_of
 
 if TYPE_CHECKING:
@@ -95,31 +96,30 @@ class YahooOptions:
 
     def _of_underlying(self, underlying: str, start: date | None, end: date | None) -> Iterator[Answer]:
         nearest, replies = self._ask(underlying)
-        if isinstance(nearest, str):
-            yield _missing(underlying, nearest)
-        elif not replies:
-            known = _result(nearest) is not None
-            yield _missing(underlying, f"yahoo {'lists no options on' if known else 'knows no symbol'} {underlying}", nearest)
+        if not replies:
+            known = not nearest.missing and _result(nearest.reply) is not None
+            why = nearest.why or f"yahoo {'lists no options on' if known else 'knows no symbol'} {underlying}"
+            yield _missing(underlying, why, nearest.reply)
         for expiry, (reply, moment) in replies.items():
             if (self._from is None or expiry >= self._from) and (self._to is None or expiry <= self._to):
                 yield self._chain(underlying, expiry, reply, moment, (start, end))
 
-    def _ask(self, underlying: str) -> tuple[DataReply | str, dict[date, tuple[DataReply, datetime]]]:
-        """The first answer (or why there is none), and the answers that are wanted with their moments, by expiry."""
+    def _ask(self, underlying: str) -> tuple[Heard, dict[date, tuple[DataReply, datetime]]]:
+        """The first answer, and those that are wanted with their moments, by expiry."""
         with self._client.asking() as (yfinance, session):
             ticker = yfinance.Ticker(underlying, session=session)
             nearest = self._client.chain(ticker, None)
-            found = None if isinstance(nearest, str) else _result(nearest)
-            if isinstance(nearest, str) or found is None:
+            found = None if nearest.why else _result(nearest.reply)
+            if found is None:
                 return nearest, {}
-            replies = {_day(chain["expirationDate"]): (nearest, self._clock.now()) for chain in found["options"]}
+            replies = {_day(chain["expirationDate"]): (nearest.reply, self._clock.now()) for chain in found["options"]}
             for expiry in sorted({_day(stamp) for stamp in found["expirationDates"]} - replies.keys()):
                 if (self._from is not None and expiry < self._from) or (self._to is not None and expiry > self._to):
                     continue
-                reply = self._client.chain(ticker, expiry.isoformat())
-                if isinstance(reply, str):
-                    raise ServiceUnavailable(f"yahoo listed {underlying} expiring on {expiry} and then had none: {reply}")
-                replies[expiry] = (reply, self._clock.now())
+                heard = self._client.chain(ticker, expiry.isoformat())
+                if heard.why:
+                    raise ServiceUnavailable(f"yahoo listed {underlying} expiring on {expiry} and then had none: {heard.why}")
+                replies[expiry] = (heard.reply, self._clock.now())
             return nearest, replies
 
     def _chain(
@@ -145,9 +145,9 @@ class YahooOptions:
                 refused.append(row.row(underlying, one if isinstance(one, dict) else {"contract": one}))
             else:
                 records.append(row)
-        unquoted = sum(record["ask"] is None for record in records)
+        unquoted = any(record["ask"] is None for record in records)
         notes = (
-            [f"{underlying} {expiry}: {unquoted} of {len(records)} contracts have no quote (bid and ask are zero)"]
+            ["contracts with bid and ask zero (the market is closed, or nobody quotes) are stored without a quote"]
             if unquoted
             else []
         )

@@ -27,7 +27,8 @@ from config.settings import Settings
 
 __all__ = ["DataReply", "Told", "YahooSession"]
 
-DATA_PATHS = ("/v8/finance/chart/", "/v7/finance/options/")
+_ENVELOPES = {"/v8/finance/chart/": "chart", "/v7/finance/options/": "optionChain"}
+DATA_PATHS = tuple(_ENVELOPES)
 _AGAIN = "run the same command again"
 _MOST_SHOWN = 200
 
@@ -71,6 +72,11 @@ class Told(Exception):
         self.reply = reply
         self.code = code
         self.description = description
+
+    @property
+    def no_such_symbol(self) -> bool:
+        """Whether Yahoo says that it has no such symbol."""
+        return self.code == "Not Found"
 
 
 class YahooSession(curl.Session):  # type: ignore[type-arg]
@@ -132,6 +138,7 @@ class YahooSession(curl.Session):  # type: ignore[type-arg]
 
     def _take(self, answer: Any, origin: str, path: str, params: Mapping[str, str]) -> None:
         """Keep an answer, or raise what it is instead of one."""
+        place = next(start for start in DATA_PATHS if path.startswith(start))
         _refuse_failure(answer, origin)
         document = _json(answer, origin)
         reply = DataReply(
@@ -140,11 +147,12 @@ class YahooSession(curl.Session):  # type: ignore[type-arg]
         self.replies.append(reply)
         if answer.status_code in (401, 403):
             return  # yfinance fetches a new crumb and asks again
-        error = _error(document)
+        error = _error(document, _ENVELOPES[place])
         if error is not None:
             raise Told(reply, *error)
-        if answer.status_code >= 400:
-            raise ServiceUnavailable(f"{origin} answered {answer.status_code} without saying why", remedy=_AGAIN)
+        if answer.status_code >= 400:  # "HTTP 404 Not Found" of the whole service says nothing about a symbol
+            words = f"{origin} answered {answer.status_code}: {_shown(answer.content)}"
+            raise ServiceUnavailable(words, remedy=f"{_AGAIN}; if it lasts, Yahoo or yfinance has changed")
 
     def _address(self, url: str) -> str:
         return f"{self._prefix}/{url.partition('://')[2]}" if self._prefix else url
@@ -191,16 +199,13 @@ def _json(answer: Any, origin: str) -> Any:
         raise ServiceUnavailable(words, remedy=_AGAIN) from None
 
 
-def _error(document: Any) -> tuple[str, str] | None:
-    """Code and description of the error in an answer, whatever its envelope (``chart``, ``optionChain``, ``finance``)."""
-    envelopes = document.values() if isinstance(document, dict) else ()
-    for envelope in envelopes:
-        error = envelope.get("error") if isinstance(envelope, dict) else None
-        if isinstance(error, dict):
-            return str(error.get("code", "")), str(error.get("description", ""))
-        if error:
-            return "", str(error)
-    return None
+def _error(document: Any, envelope: str) -> tuple[str, str] | None:
+    """Code and description of the error about the question; None: there is none."""
+    content = document.get(envelope) if isinstance(document, dict) else None
+    error = content.get("error") if isinstance(content, dict) else None
+    if isinstance(error, dict):
+        return str(error.get("code", "")), str(error.get("description", ""))
+    return ("", str(error)) if error else None
 
 
 def _shown(body: bytes) -> str:

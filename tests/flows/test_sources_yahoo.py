@@ -23,7 +23,7 @@ from flows.sources.yahoo import YahooEquity
 from flows.sources.yahoo_chart import as_traded, factors_after, read_chart, splits_not_applied
 from flows.sources.yahoo_exchanges import CALENDARS
 from flows.sources.yahoo_rows import action_rows
-from tests.replay import Fault, ReplayServer
+from tests.replay import Fault, ReplayServer, Reply
 from tests.replay.yahoo_service import Listing, YahooService
 
 CHART = "v8/finance/chart"
@@ -118,6 +118,13 @@ def test_a_split_between_two_ingests_leaves_what_was_stored_as_it_was() -> None:
         after, _, second = ask(source, "AAPL")
     assert first[0].payload != second[0].payload
     pd.testing.assert_frame_equal(before, after.iloc[: len(before)], check_exact=True)
+
+
+def test_actions_can_be_asked_for_by_themselves() -> None:
+    with yahoo({"AAPL": SPLIT}, AFTER) as (source, _, _, _):
+        (answer, missing) = source.actions(["AAPL", "NOPE"], date(2020, 8, 31), None)
+    assert answer.rows.to_pandas()["value"].tolist() == [4.0, 0.205]
+    assert set(missing.missing) == {"NOPE"}
 
 
 @pytest.mark.parametrize("symbol", ["AAPL", "SPY"])
@@ -301,7 +308,21 @@ def test_an_unknown_symbol_is_missing_in_yahoos_words_and_asked_for_once() -> No
         charts = [question for question in server.asked if CHART in question.path]
     assert answer.missing == {"NOPE": "yahoo: No data found, symbol may be delisted"}
     assert answer.rows.num_rows == 0
+    assert json.loads(answer.payload)["chart"]["error"]["code"] == "Not Found"
     assert len(charts) == 1
+
+
+def test_a_service_that_is_gone_says_nothing_about_a_symbol() -> None:
+    class Gone(YahooService):
+        def answer(self, question: Any) -> Any:
+            # The envelope in which Yahoo speaks of itself, and not of the question.
+            body = b'{"finance":{"result":null,"error":{"code":"Not Found","description":"HTTP 404 Not Found"}}}'
+            return Reply(status=404, body=body) if CHART in question.path else super().answer(question)
+
+    with ReplayServer(services=[Gone({}, AFTER)]) as server:
+        source = YahooEquity(settings_for(server), clock=FixedClock(AFTER))
+        with pytest.raises(ServiceUnavailable, match="answered 404"):
+            ask(source, "ANY")
 
 
 def test_a_window_without_bars_is_empty_not_missing() -> None:
@@ -376,7 +397,7 @@ def test_a_bar_is_a_bar_once_its_own_exchange_has_closed(listing: Listing, close
         clock.move_to(service.now)
         closed, _, _ = ask(source, "X")
     assert len(open_still) == 1
-    assert answers[0].notes == ("X: 1 unfinished bar left out",)
+    assert answers[0].notes == ("bars of sessions that had not closed were left out",)
     assert len(closed) == 2
     assert closed["event_time"].iloc[-1] == pd.Timestamp(moment)
     assert closed["close"].iloc[-1] == 101

@@ -1,0 +1,132 @@
+"""`quant ingest … --source yahoo`, the whole way: the real command and the real yfinance against a fake Yahoo behind a proxy."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from config.clock import FixedClock
+from config.settings import load_settings
+from flows.ingest_equity import ingest_equity_flow
+from lake import open_lake
+from lake.adjustment import adjusted_bars
+from tests.flows.demo_home import quant
+from tests.replay import Fault, ReplayServer
+from tests.replay.yahoo_service import Listing, YahooService
+
+DAYS = pd.DatetimeIndex(["2020-08-25", "2020-08-26", "2020-08-27", "2020-08-28", "2020-08-31"])
+NAMES = [f"S{number:02d}" for number in range(19)]
+BEFORE, AFTER = datetime(2020, 8, 28, 22, tzinfo=UTC), datetime(2020, 8, 31, 22, tzinfo=UTC)
+
+
+def listing(closes: list[float], **more: object) -> Listing:
+    """A listing that trades on `DAYS` at these closes."""
+    close = np.array(closes)
+    opens = np.concatenate([close[:1], close[:-1]])
+    bars = {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close), "close": close, "volume": 1000.0}
+    return Listing(bars=pd.DataFrame(bars, index=DAYS), **more)  # type: ignore[arg-type]
+
+
+def split_listing() -> Listing:
+    """Ex 4:1 on the last day, on which it opens at a quarter of the close before."""
+    made = listing([499.3, 506.09, 500.04, 499.23, 129.04], splits={date(2020, 8, 31): (4, 1)})
+    made.bars.loc["2020-08-31", ["open", "high", "low"]] = [127.58, 131.0, 126.0]
+    return made
+
+
+def market() -> dict[str, Listing]:
+    """Nineteen symbols that move by a per cent, and one that splits."""
+    rng = np.random.default_rng(20200831)
+    walks = {name: np.round(50 * np.cumprod(1 + 0.01 * rng.standard_normal(len(DAYS))), 2).tolist() for name in NAMES}
+    return {**{name: listing(walk) for name, walk in walks.items()}, "SPLT": split_listing()}
+
+
+def stored(home: Path, table: str) -> pd.DataFrame:
+    snapshot = open_lake(load_settings({"home": str(home)})).snapshot()
+    frame: pd.DataFrame = snapshot.read(table).to_pandas()
+    return frame
+
+
+def test_a_day_a_split_and_two_failures_later_the_history_is_as_it_was_traded(tmp_path: Path) -> None:
+    home, service = tmp_path / "home", YahooService(market(), BEFORE)
+    symbols = ",".join([*NAMES, "SPLT"])
+    words = ("ingest", "equity", "--source", "yahoo", "--symbols", symbols, "--json")
+    faults = [Fault(kind="500", match="chart/S07"), Fault(kind="429", match="chart/S03.*period1", nth=1, retry_after="0")]
+    with ReplayServer(services=[service], faults=faults) as server:
+        environment = server.proxy_environment()
+        environment["QUANT_DATA__SECONDS_BETWEEN_REQUESTS__YAHOO"] = "0"
+
+        first = quant(home, *words, env=environment)
+        assert first.code == 5, first.err  # a source failed for a name; the others are stored
+        outcomes = {one["symbol"]: one for one in first.document["outcomes"]}
+        assert outcomes["S07"]["outcome"] == "failed"
+        assert "answered 500" in outcomes["S07"]["message"]
+        assert "delisted" not in outcomes["S07"]["message"]
+        assert {outcome["outcome"] for name, outcome in outcomes.items() if name != "S07"} == {"stored"}
+        assert first.document["rows"]["new"] == 19 * 4
+        before = stored(home, "equity_bars")
+        assert not server.errors
+
+        server.faults = []
+        service.now = AFTER
+        second = quant(home, *words, env=environment)
+        assert second.code == 0, second.err
+        assert second.document["tables"]["equity_bars"]["new"] == 19 * 1 + 5  # one day more; of the one that failed all five
+        assert second.document["tables"]["equity_bars"]["revised"] == 0
+        assert second.document["tables"]["corporate_actions"]["new"] == 1
+
+        third = quant(home, *words, env=environment)
+        assert third.code == 0, third.err
+        assert (third.document["rows"]["new"], third.document["rows"]["revised"]) == (0, 0)
+        assert third.document["snapshot_id"] == second.document["snapshot_id"]
+
+    after = stored(home, "equity_bars")
+    kept = after[after["session"].isin(before["session"]) & (after["symbol"] != "S07")]
+    columns = ["symbol", "session", "open", "high", "low", "close", "volume", "ingest_id"]
+    pd.testing.assert_frame_equal(kept[columns].reset_index(drop=True), before[columns], check_exact=True)
+    for name, one in service.listings.items():
+        assert after.loc[after["symbol"] == name, "close"].tolist() == one.bars["close"].tolist(), name
+    actions = stored(home, "corporate_actions")
+    assert actions[["symbol", "ex_date", "kind", "value"]].values.tolist() == [["SPLT", date(2020, 8, 31), "split", 4.0]]
+
+    snapshot = open_lake(load_settings({"home": str(home)})).snapshot()
+    adjusted = adjusted_bars(snapshot, ["SPLT"], adjust="splits").to_pandas()
+    assert adjusted["close"].tolist() == pytest.approx([499.3 / 4, 506.09 / 4, 500.04 / 4, 499.23 / 4, 129.04])
+    assert abs(adjusted["close"].pct_change().dropna()).max() < 0.04  # no day on which three quarters were lost
+
+
+def test_a_symbol_that_yahoo_does_not_have_fails_nobody(tmp_path: Path) -> None:
+    service = YahooService(market(), AFTER)
+    with ReplayServer(services=[service]) as server:
+        settings = load_settings(
+            {
+                "data.addresses": {"yahoo": f"http://127.0.0.1:{server.port}"},
+                "data.seconds_between_requests": {"yahoo": 0.0},
+            }
+        )
+        report = ingest_equity_flow(["S01", "GONE"], source="yahoo", settings=settings, clock=FixedClock(AFTER))
+    outcomes = {one.name: one for one in report.names}
+    assert (outcomes["S01"].outcome, outcomes["GONE"].outcome) == ("stored", "missing")
+    assert "No data found" in str(outcomes["GONE"].message)
+
+
+def test_option_chains_are_stored_by_the_command(tmp_path: Path) -> None:
+    from tests.flows.test_sources_yahoo_options import BARS, contract
+
+    # The command asks the machine's clock, and a contract is not quoted once it has expired.
+    near, far = ((datetime.now(UTC) + timedelta(days=days)).date() for days in (30, 60))
+    chains = {near: [contract(near, "C", 225.0), contract(near, "P", 225.0)], far: [contract(far, "C", 232.5)]}
+    with ReplayServer(services=[YahooService({"ACME": Listing(bars=BARS, chains=chains)}, AFTER)]) as server:
+        environment = server.proxy_environment()
+        environment["QUANT_DATA__SECONDS_BETWEEN_REQUESTS__YAHOO"] = "0"
+        said = quant(tmp_path / "home", "ingest", "options", "--source", "yahoo", "--symbols", "ACME", "--json", env=environment)
+        assert said.code == 0, said.err
+    rows = stored(tmp_path / "home", "option_quotes")
+    assert sorted(rows["expiry"]) == [near, near, far]
+    assert set(rows["data_kind"]) == {"real"}
+    assert set(rows["bid"]) == {5.4}
+    assert (tmp_path / "home" / "cache" / "yfinance").is_dir()
