@@ -206,7 +206,7 @@ class Tables(ABC):
             con.register(name, held.spec.schema.empty_table())
             return
         rows = newest(held.spec, held.source(), as_of=as_of, revised=held.revised)
-        con.execute(f"CREATE VIEW {quoted(name)} AS SELECT {names(held.spec.schema.names)} FROM ({rows})")
+        con.execute(f"CREATE TEMP VIEW {quoted(name)} AS SELECT {names(held.spec.schema.names)} FROM ({rows})")
 
     def _listing(self) -> str:
         return ", ".join(sorted({*TABLES, *self.tables}))

@@ -142,8 +142,6 @@ def _merge(
     version = 1 if table is None else table.version() + 1
     if not parts or state is None:
         return _all_new(spec, batch, recorded_at, version)
-    con = connect()
-    con.register("batch", batch)
     stored = _stored(path, spec, batch, parts, state, later=table is not None and bool(stored_since(table)))
     changed = " OR ".join(f"b.{quoted(column)} IS DISTINCT FROM s.{quoted(column)}" for column in spec.values) or "false"
     available = "b.available_at"
@@ -156,10 +154,13 @@ def _merge(
     physical = ["coalesce(s.revision + 1, 0)::INTEGER AS revision", f"{version}::BIGINT AS written_in"]
     partitions = [f"{expression} AS {quoted(column)}" for column, expression in spec.partition_by]
     same = " AND ".join(f"b.{quoted(column)} = s.{quoted(column)}" for column in spec.key)
-    merged = con.sql(
+    query = (
         f"WITH kept AS (SELECT {', '.join(columns + clocks + physical)} FROM batch b LEFT JOIN ({stored}) s ON {same} "
         f"WHERE s.revision IS NULL OR {changed}) SELECT {', '.join(['*', *partitions])} FROM kept"
-    ).to_arrow_table()
+    )
+    with connect() as con:
+        con.register("batch", batch)
+        merged = con.sql(query).to_arrow_table()
     merged = merged.cast(_physical_schema(spec, merged.schema))
     order = ascending(key_numbers(merged, spec.key))
     return merged if order is None else merged.take(order)
