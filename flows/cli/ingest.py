@@ -1,4 +1,4 @@
-"""Verbs that fetch from sources into the lake: ingest equity|options|macro|cot."""
+"""Verbs that fetch from sources into the lake: ingest equity|actions|options|macro|cot."""
 
 from __future__ import annotations
 
@@ -153,6 +153,35 @@ def ingest_equity(
             settings=settings_from(),
             progress=progress,
             **options,
+        )
+    show_report(as_json, report)
+
+
+@ingest.command("actions")
+def ingest_actions(
+    symbols: Symbols = None,
+    start: Day = None,
+    end: Day = None,
+    source: Annotated[str, typer.Option(help="The source to ask.")] = "files",
+    path: FilePath = None,
+    mapping: Mapping = None,
+    symbol: Annotated[str | None, typer.Option(help="Of the whole file, where no column says it.")] = None,
+    currency: Annotated[str | None, typer.Option(help="Of the amounts in a file.")] = None,
+    date_format: DateFormat = None,
+    option: Options = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Splits, payments, symbol changes and delistings by themselves; most sources of bars bring theirs along.
+
+    A file has columns symbol, ex_date, kind (split, dividend, special_dividend, capital_gain, rename, delisting, listing), value,
+    and where they apply new_symbol, announced, currency.
+    """
+    from flows.ingest_actions import ingest_actions_flow
+
+    options = source_options(option, path=path, mapping=mapping, symbol=symbol, currency=currency, date_format=date_format)
+    with progress_on_stderr() as progress:
+        report = ingest_actions_flow(
+            names(symbols), start, end, source=source, settings=settings_from(), progress=progress, **options
         )
     show_report(as_json, report)
 
