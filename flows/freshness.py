@@ -19,11 +19,34 @@ from config.settings import Settings
 if TYPE_CHECKING:
     from lake import Snapshot
 
-__all__ = ["Freshness", "NameFreshness", "freshness", "name_freshness"]
+__all__ = ["Freshness", "NameFreshness", "freshness", "name_freshness", "summed_up"]
 
 State = Literal["fresh", "late", "ended", "recorded", "unknown"]
 # So many pauses between publications tell a rhythm; the longest of the last ones is waited for.
 _PAUSES, _PAUSES_NEEDED = 12, 3
+
+
+_RHYTHM = f"""
+WITH periods AS (SELECT series, period, min(available_at) AS out FROM macro_observations GROUP BY ALL),
+outs AS (SELECT DISTINCT series, out FROM periods),
+pauses AS (
+    SELECT series, epoch(out) - lag(epoch(out)) OVER w AS pause, row_number() OVER (PARTITION BY series ORDER BY out DESC) AS n
+    FROM outs WINDOW w AS (PARTITION BY series ORDER BY out)
+),
+steps AS (
+    SELECT series, period - lag(period) OVER w AS step, row_number() OVER (PARTITION BY series ORDER BY period DESC) AS n
+    FROM periods WINDOW w AS (PARTITION BY series ORDER BY period)
+),
+rhythm AS (SELECT series, max(pause) AS pause, count(pause) AS pauses FROM pauses WHERE n <= {_PAUSES} GROUP BY ALL),
+spacing AS (SELECT series, max(step) AS step, count(step) AS steps FROM steps WHERE n <= {_PAUSES} GROUP BY ALL),
+newest AS (SELECT series, max(out) AS out FROM outs GROUP BY ALL),
+held AS (
+    SELECT series, arg_max(source, available_at) AS source, count(*) AS rows, min(period) AS first, max(period) AS last,
+        max(available_at) AS newest FROM macro_observations GROUP BY ALL
+)
+SELECT series AS name, * EXCLUDE (series) FROM held JOIN newest USING (series) LEFT JOIN rhythm USING (series)
+LEFT JOIN spacing USING (series) ORDER BY series
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,13 +137,18 @@ def freshness(settings: Settings, clock: Clock) -> list[Freshness]:
     IntegrityError, StorageError
         The lake cannot be read.
     """
+    return summed_up(name_freshness(settings, clock))
+
+
+def summed_up(names: Iterable[NameFreshness]) -> list[Freshness]:
+    """`freshness` of names that were looked at."""
     tables: dict[str, list[NameFreshness]] = {}
-    for one in name_freshness(settings, clock):
+    for one in names:
         tables.setdefault(one.table, []).append(one)
-    return [_summed_up(table, names) for table, names in sorted(tables.items())]
+    return [_of_table(table, of_table) for table, of_table in sorted(tables.items())]
 
 
-def _summed_up(table: str, names: list[NameFreshness]) -> Freshness:
+def _of_table(table: str, names: list[NameFreshness]) -> Freshness:
     late = tuple(sorted((one for one in names if one.late), key=lambda one: (one.due_at or one.newest_available_at, one.name)))
     if late:
         worst = late[0]
@@ -258,27 +286,13 @@ def _by_report(row: Mapping[str, Any], settings: Settings, now: datetime) -> Nam
 
 def _series(snapshot: Snapshot, settings: Settings, now: datetime) -> list[NameFreshness]:
     """The first publication of each period makes a series' rhythm; where all came at once, the distance of the periods does."""
-    found = snapshot.sql(
-        "WITH periods AS (SELECT series, period, min(available_at) AS out FROM macro_observations GROUP BY ALL), "
-        "outs AS (SELECT DISTINCT series, out FROM periods), "
-        "pauses AS (SELECT series, out - lag(out) OVER w AS pause, row_number() OVER (PARTITION BY series ORDER BY out DESC) AS nth "
-        "FROM outs WINDOW w AS (PARTITION BY series ORDER BY out)), "
-        "steps AS (SELECT series, period - lag(period) OVER w AS step, row_number() OVER (PARTITION BY series ORDER BY period DESC) "
-        "AS nth FROM periods WINDOW w AS (PARTITION BY series ORDER BY period)), "
-        f"rhythm AS (SELECT series, max(pause) AS pause, count(pause) AS pauses FROM pauses WHERE nth <= {_PAUSES} GROUP BY series), "
-        f"spacing AS (SELECT series, max(step) AS step, count(step) AS steps FROM steps WHERE nth <= {_PAUSES} GROUP BY series), "
-        "held AS (SELECT series AS name, arg_max(source, available_at) AS source, count(*) AS rows, min(period) AS first, "
-        "max(period) AS last, max(available_at) AS newest FROM macro_observations GROUP BY series) "
-        "SELECT h.*, o.out, r.pause, r.pauses, s.step, s.steps FROM held h JOIN (SELECT series, max(out) AS out FROM outs "
-        "GROUP BY series) o ON o.series = h.name LEFT JOIN rhythm r ON r.series = h.name LEFT JOIN spacing s ON s.series = h.name "
-        "ORDER BY h.name"
-    ).to_pylist()
+    found = snapshot.sql(_RHYTHM).to_pylist()
     return [_by_rhythm(row, settings, now) for row in found]
 
 
 def _by_rhythm(row: Mapping[str, Any], settings: Settings, now: datetime) -> NameFreshness:
     if (row["pauses"] or 0) >= _PAUSES_NEEDED:
-        pause, basis = row["pause"], f"the longest of its last {row['pauses']} pauses between publications"
+        pause, basis = timedelta(seconds=row["pause"]), f"the longest of its last {row['pauses']} pauses between publications"
     elif (row["steps"] or 0) >= _PAUSES_NEEDED:
         pause, basis = timedelta(days=row["step"]), f"the longest of the last {row['steps']} distances of its periods"
     else:

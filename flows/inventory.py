@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from config.clock import Clock
 from config.errors import InputError, IntegrityError
 from config.progress import SILENT, Progress
 from config.settings import Settings
 from config.tables import table_spec
 from lake import open_lake
+from lake.gaps import MISSING
 
-__all__ = ["check_features", "check_quality", "list_tables", "read_table", "verify_snapshot"]
+__all__ = ["check_features", "list_tables", "read_table", "verify_snapshot"]
 
-_NAME_COLUMNS = ("symbol", "series", "underlying", "universe")
+if TYPE_CHECKING:
+    from lake import Snapshot
+
+_NAME_COLUMNS = ("symbol", "series", "underlying", "market_code", "universe")
 
 
 def _moment(text: str) -> datetime:
@@ -46,22 +51,85 @@ def day(text: str | None) -> date | None:
         raise InputError(f"{text!r} is not a date", remedy="write it as 2018-12-31") from None
 
 
-def list_tables(settings: Settings) -> dict[str, Any]:
-    """Rows, names, events and clocks of every table of the newest snapshot."""
+def list_tables(settings: Settings, clock: Clock, *, symbols: bool = False) -> dict[str, Any]:
+    """What every table of the newest snapshot holds, how new it is, and what was refused, flagged or is missing.
+
+    Parameters
+    ----------
+    settings : Settings
+    clock : Clock
+        What is late is late by this clock.
+    symbols : bool
+        Also every symbol, series, underlying and report that is expected to be renewed.
+    """
+    from flows.freshness import name_freshness, summed_up
+
     snapshot = open_lake(settings).snapshot()
+    names = name_freshness(settings, clock)
+    fresh = {one.table: one for one in summed_up(names)}
+    kept = _kept_beside(snapshot)
     listed = []
     for name, at in sorted(snapshot.tables.items()):
-        columns = [field.name for field in snapshot.read(name, end=date.min).schema]
-        named = next((column for column in _NAME_COLUMNS if column in columns), None)
-        event = "session" if name.startswith("features/") else table_spec(name).event_time
-        count = f"count(distinct {named})" if named else "null"
-        row = snapshot.sql(
-            f"select {count} as names, min({event})::varchar as first_event, max({event})::varchar as last_event, "
-            "max(available_at)::varchar as newest_available_at, max(recorded_at)::varchar as newest_recorded_at, "
-            f'count(*) as current from "{name}"'
-        ).to_pylist()[0]
-        listed.append({"table": name, "rows": at.rows, "revised": at.revised, "version": at.version, **row})
-    return {"snapshot_id": snapshot.id, "tables": listed}
+        row = snapshot.sql(_summary(snapshot, name)).to_pylist()[0]
+        listed.append(
+            {
+                "table": name,
+                "rows": at.rows,
+                "revised": at.revised,
+                "version": at.version,
+                **row,
+                "freshness": fresh[name].state if name in fresh else None,
+                "late": fresh[name].late if name in fresh else False,
+                "message": fresh[name].message if name in fresh else None,
+                **{what: of.get(name, 0 if what != "last_ingest" else None) for what, of in kept.items()},
+            }
+        )
+    document: dict[str, Any] = {"snapshot_id": snapshot.id, "as_of": clock.now().isoformat(), "tables": listed}
+    if symbols:
+        per_name = _kept_beside(snapshot, by_name=True)
+        document["symbols"] = [
+            {
+                **one.as_dict(),
+                "late": one.late,
+                **{what: per_name[what].get((one.table, one.name), 0) for what in ("gaps", "quarantine", "flags")},
+            }
+            for one in names
+        ]
+    return document
+
+
+def _summary(snapshot: Snapshot, name: str) -> str:
+    """One query over a table; days are ISO text. A table without revisions and of one row a key is not looked at twice."""
+    columns = snapshot.read(name, end=date.min).schema.names
+    named = next((column for column in _NAME_COLUMNS if column in columns), None)
+    event = "session" if "session" in columns else table_spec(name).event_time
+    count = f"count(distinct {named})" if named else "null"
+    return (
+        f"select {count} as names, min({event})::date::varchar as first_event, max({event})::date::varchar as last_event, "
+        "max(available_at)::varchar as newest_available_at, max(recorded_at)::varchar as newest_recorded_at, "
+        f'count(*) as current from "{name}"'
+    )
+
+
+def _kept_beside(snapshot: Snapshot, *, by_name: bool = False) -> dict[str, dict[Any, Any]]:
+    """Open gaps, held rows, flags and the last ingest, by table; or the first three by table and name."""
+    table = "split_part(dataset, '/', 1)"
+    whole = {
+        "gaps": f"select {table} as t, symbol as s, count(*) as n from gaps where state = '{MISSING}' group by all",
+        "quarantine": "select table_name as t, symbol as s, count(*) as n from quarantine where state = 'held' group by all",
+        "flags": "select table_name as t, symbol as s, count(*) as n from flags group by all",
+    }
+    found: dict[str, dict[Any, Any]] = {}
+    for what, query in whole.items():
+        counts: dict[Any, int] = {}
+        for row in snapshot.sql(query).to_pylist():
+            key = (row["t"], row["s"]) if by_name else row["t"]
+            counts[key] = counts.get(key, 0) + row["n"]
+        found[what] = counts
+    if not by_name:
+        last = snapshot.sql("select dataset as t, max(started_at)::varchar as n from ingest_runs group by all").to_pylist()
+        found["last_ingest"] = {row["t"]: row["n"] for row in last}
+    return found
 
 
 def read_table(
@@ -84,18 +152,6 @@ def read_table(
             raise InputError(f"table {name} has no column of symbols", remedy="leave --symbols out")
         where = {named: list(symbols)}
     return snapshot.read(name, where=where, start=day(start), end=day(end), as_of=_moment(as_of) if as_of else None)
-
-
-def check_quality(settings: Settings) -> dict[str, Any]:
-    """Refused rows by table and rule, and sessions that are missing."""
-    snapshot = open_lake(settings).snapshot()
-    refused = snapshot.sql(
-        "select table_name, rule, count(*) as rows, min(reason) as example from quarantine group by all order by all"
-    ).to_pylist()
-    missing = snapshot.sql(
-        "select dataset, symbol, source, count(*) as sessions from gaps where state = 'open' group by all order by all"
-    ).to_pylist()
-    return {"snapshot_id": snapshot.id, "quarantine": refused, "gaps": missing}
 
 
 def verify_snapshot(settings: Settings, snapshot_id: str | None = None, progress: Progress = SILENT) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import duckdb
 import numpy as np
@@ -24,7 +25,7 @@ from lake.batch import shape
 from lake.query import connect, names, quoted
 from lake.rules import RULES, SERIES, Rule, rules_for
 
-__all__ = ["RULES", "Rule", "Split", "rules_for", "series_flags", "split"]
+__all__ = ["RULES", "Rule", "Split", "closed_days", "rules_for", "series_flags", "split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def split(rows: pa.Table, spec: TableSpec, *, calendar: str | None = None) -> Sp
     batch = shape(rows, spec)
     rules = tuple(rule for rule in rules_for(spec, calendar=calendar) if not _cannot_break(rule, batch))
     with connect() as con:
-        closed = _closed_days(batch, calendar)
+        closed = closed_days(batch, calendar)
         if closed is not None:
             con.register("closed_days", closed)
         if closed is None or not closed.num_rows:
@@ -90,7 +91,7 @@ def _cannot_break(rule: Rule, batch: pa.Table) -> bool:
     return bool(batch.column(column).null_count == 0)
 
 
-def _closed_days(batch: pa.Table, calendar: str | None) -> pa.Table | None:
+def closed_days(batch: pa.Table, calendar: str | None) -> pa.Table | None:
     """The pairs of calendar and session in the batch that are no sessions; None where the table has none to check."""
     if "session" not in batch.column_names or (calendar is None and "calendar" not in batch.column_names):
         return None
@@ -109,13 +110,20 @@ def _closed_days(batch: pa.Table, calendar: str | None) -> pa.Table | None:
 
 
 def _open_sessions(days: pa.ChunkedArray, calendar: str) -> pa.Array:
-    """Sessions of the calendar over the span of `days`; a calendar that does not exist has none."""
+    """Sessions of the calendar over the span of `days`, and every day that lies outside of what the calendar knows.
+
+    A calendar that does not exist has none.
+    """
     span = pc.min_max(days).as_py()
+    if span["min"] is None:
+        return pa.array([], pa.date32())
     try:
-        found = sessions(span["min"], span["max"], calendar) if span["min"] is not None else pd.DatetimeIndex([])
+        known = sessions(date.min, date.max, calendar)
     except InputError:
         return pa.array([], pa.date32())
-    return pa.array(found.date, pa.date32())
+    found = known[(known >= pd.Timestamp(span["min"])) & (known <= pd.Timestamp(span["max"]))]
+    outside = days.filter(pc.or_(pc.less(days, known[0].date()), pc.greater(days, known[-1].date())))
+    return pa.concat_arrays([pa.array(found.date, pa.date32()), outside.combine_chunks()])
 
 
 def _judged(con: duckdb.DuckDBPyConnection, batch: pa.Table, rules: Sequence[Rule]) -> tuple[np.ndarray, np.ndarray]:

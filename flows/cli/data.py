@@ -1,4 +1,7 @@
-"""Verbs about data: ingest (flows/cli/ingest.py), data ls|show|sql|check|verify, features build|ls|check."""
+"""Verbs about data: data ls|show|sql|verify, features build|ls|check.
+
+`ingest` is in flows/cli/ingest.py; data check|rules|quarantine|release are in flows/cli/quality.py.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.ingest import Day, Symbols, ingest, names
+from flows.cli.quality import add_quality_verbs
 from flows.cli.shell import JsonFlag, emit, new_group, progress_on_stderr, settings_from, table
 
 if TYPE_CHECKING:
@@ -24,18 +28,47 @@ def _rows(found: pa.Table, limit: int) -> list[list[Any]]:
 
 
 @data.command("ls")
-def data_ls(as_json: JsonFlag = False) -> None:
-    """The tables of the newest snapshot: rows, names, first and last event, newest availability."""
+def data_ls(
+    symbols: Annotated[bool, typer.Option("--symbols", help="Also every symbol, series, underlying and report.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """The tables of the newest snapshot: rows, first and last event, how fresh, what is missing, refused, flagged."""
+    from config.clock import SystemClock
     from flows.inventory import list_tables
 
-    inventory = list_tables(settings_from())
+    inventory = list_tables(settings_from(), SystemClock(), symbols=symbols)
 
     def draw() -> None:
-        columns = ["table", "rows", "names", "first", "last", "newest available", "recorded"]
-        keys = ["table", "rows", "names", "first_event", "last_event", "newest_available_at", "newest_recorded_at"]
-        table(f"snapshot {inventory['snapshot_id']}", columns, [[t[k] for k in keys] for t in inventory["tables"]], right=("rows",))
+        columns = ["table", "rows", "names", "first", "last", "available", "fresh", "ingested", "gaps", "held", "flags"]
+        keys = ["table", "rows", "names", "first_event", "last_event", "newest_available_at", "freshness", "last_ingest"]
+        counts = ["gaps", "quarantine", "flags"]
+        rows = [[_short(one[key]) for key in keys] + [one[key] for key in counts] for one in inventory["tables"]]
+        table(f"snapshot {inventory['snapshot_id']}", columns, rows, right=("rows", "names", "gaps", "held", "flags"))
+        for one in inventory["tables"]:
+            if one["late"]:
+                typer.echo(one["message"])
+        if symbols:
+            named = ["table", "name", "source", "rows", "first", "last", "available", "fresh", "gaps", "held", "flags"]
+            _draw_names(inventory["symbols"], named)
 
     emit(as_json, inventory, draw)
+
+
+def _draw_names(names: list[dict[str, Any]], columns: list[str]) -> None:
+    rows = [
+        [
+            *(_short(one[key]) for key in ("table", "name", "source", "rows", "first", "last", "newest_available_at")),
+            f"late by {one['late_by']}" if one["late"] else one["state"],
+            *(one[key] for key in ("gaps", "quarantine", "flags")),
+        ]
+        for one in names
+    ]
+    table("", columns, rows, right=("rows", "gaps", "held", "flags"))
+
+
+def _short(value: Any) -> Any:
+    """A moment as its day: what fits a table."""
+    return str(value)[:10] if value is not None and str(value)[4:5] == "-" and str(value)[7:8] == "-" else value
 
 
 @data.command("show")
@@ -80,20 +113,6 @@ def data_sql(
     found = open_lake(settings_from()).snapshot().sql(query)
     document = {"columns": found.column_names, "rows": found.num_rows, "data": found.slice(0, limit).to_pylist()}
     emit(as_json, document, lambda: table("", found.column_names, _rows(found, limit)))
-
-
-@data.command("check")
-def data_check(as_json: JsonFlag = False) -> None:
-    """Quarantined rows and gaps, by table and rule."""
-    from flows.inventory import check_quality
-
-    report = check_quality(settings_from())
-
-    def draw() -> None:
-        table("quarantine", ["table", "rule", "rows", "example"], [list(r.values()) for r in report["quarantine"]], right=("rows",))
-        table("gaps", ["dataset", "symbol", "source", "missing sessions"], [list(r.values()) for r in report["gaps"]])
-
-    emit(as_json, report, draw)
 
 
 @data.command("verify")
@@ -172,5 +191,6 @@ def features_check(
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the tree."""
     app.add_typer(ingest, name="ingest")
+    add_quality_verbs(data)
     app.add_typer(data, name="data")
     app.add_typer(features, name="features")
