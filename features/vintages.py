@@ -94,7 +94,7 @@ def first_release(snapshot: Snapshot, series: str, *, source: str | None = None)
         The value of a period was known from its own `available_at` on (see `vintages`), so a row is not one moment's knowledge.
     """
     known = vintages(snapshot, series, source=source).dropna(subset="value")
-    return _by_period(known.groupby("period", as_index=False).first(), series)
+    return _by_period(known.drop_duplicates("period", keep="first"), series)
 
 
 def latest(snapshot: Snapshot, series: str, *, source: str | None = None) -> pd.Series:
@@ -105,7 +105,7 @@ def latest(snapshot: Snapshot, series: str, *, source: str | None = None) -> pd.
     Series of float over `period`
         NaN where the newest vintage has no value.
     """
-    return _by_period(vintages(snapshot, series, source=source).groupby("period", as_index=False).nth(-1), series)
+    return _by_period(vintages(snapshot, series, source=source).drop_duplicates("period", keep="last"), series)
 
 
 def as_of(snapshot: Snapshot, series: str, when: datetime | date, *, source: str | None = None) -> pd.Series:
@@ -135,7 +135,7 @@ def as_of(snapshot: Snapshot, series: str, when: datetime | date, *, source: str
             raise InputError(str(problem)) from None
     else:
         known = frame[frame["vintage"] <= pd.Timestamp(when)]
-    return _by_period(known.groupby("period", as_index=False).nth(-1), series)
+    return _by_period(known.drop_duplicates("period", keep="last"), series)
 
 
 def _by_period(rows: pd.DataFrame, series: str) -> pd.Series:

@@ -279,3 +279,21 @@ def ingest_cot(
             **source_options(option, report=report, via=via),
         )
     show_report(as_json, done)
+
+
+@ingest.command("find")
+def ingest_find(
+    words: Annotated[str, typer.Argument(help="What to look for, such as: real gdp")],
+    limit: Annotated[int, typer.Option(min=1, help="At most so many series.")] = 20,
+    as_json: JsonFlag = False,
+) -> None:
+    """Series of FRED by words, the most visited first."""
+    from flows.sources.fred_search import find_series
+
+    found = [one.as_dict() for one in find_series(words, settings_from(), limit=limit)]
+    columns = ["series", "title", "frequency", "units", "first", "last", "popularity"]
+
+    def draw() -> None:
+        table("", columns, [[one[column] for column in columns] for one in found], right=("popularity",))
+
+    emit(as_json, {"series": found}, draw)
