@@ -3,8 +3,9 @@
 1. `check_python` and `check_versions`: the interpreter and the pinned packages.
 2. `check_keys`: which credentials are in the environment, never their values.
 3. `check_home` and `check_disk`: the home folder can be written and has room.
-4. `check_clock`: the machine's clock against the file system's and against reason.
-5. `check_servers`: the Prefect and MLflow addresses, where they are set, answer.
+4. `check_lake`: a lake in a bucket answers, can be written, and refuses a second put of the same name.
+5. `check_clock`: the machine's clock against the file system's and against reason.
+6. `check_servers` and `check_databases`: the Prefect and MLflow addresses, where they are set, answer; passwords are not shown.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from config.addresses import without_password
 from config.clock import Clock
+from config.errors import QuantError
 from config.settings import NAMED_VARIABLES, Settings
 
 __all__ = ["Checkup", "examine"]
@@ -49,8 +52,10 @@ def examine(settings: Settings, clock: Clock) -> list[Checkup]:
         *check_versions(),
         *check_keys(settings),
         *check_home(settings),
+        *check_lake(settings),
         *check_clock(clock),
         *check_servers(settings),
+        *check_databases(settings),
     ]
 
 
@@ -132,6 +137,23 @@ def check_home(settings: Settings) -> Iterator[Checkup]:
     )
 
 
+def check_lake(settings: Settings) -> Iterator[Checkup]:
+    """A bucket answers, can be written with the credentials that are set, and keeps the promise that commits rest on."""
+    from lake import open_lake
+    from lake.bucket import Bucket
+
+    root = open_lake(settings).root
+    if not isinstance(root, Bucket):
+        yield Checkup(name="lake", state="ok", found=f"{root}: a folder of this machine")
+        return
+    try:
+        root.require_conditional_put()
+    except QuantError as problem:
+        yield Checkup(name="lake", state="problem", found=problem.message, remedy=problem.remedy or "")
+    else:
+        yield Checkup(name="lake", state="ok", found=f"{root} answers and takes writes")
+
+
 def check_clock(clock: Clock) -> Iterator[Checkup]:
     """The clock is not behind the release it runs, nor far from the file system's."""
     now = clock.now()
@@ -181,5 +203,44 @@ def check_servers(settings: Settings) -> Iterator[Checkup]:
             yield Checkup(name=name, state="ok", found="no server set: runs locally")
             continue
         failure = _answers(health)
-        found = f"{address} {failure or 'answers'}"
+        found = f"{without_password(address)} {failure or 'answers'}"
         yield Checkup(name=name, state="problem" if failure else "ok", found=found, remedy=remedy if failure else "")
+
+
+def check_databases(settings: Settings) -> Iterator[Checkup]:
+    """PostgreSQL databases that are set for MLflow and for the Prefect server let us in."""
+    from flows.ui import prefect_database
+
+    addresses = {"mlflow database": settings.tracking_uri}
+    try:
+        addresses["prefect database"] = prefect_database(settings)
+    except QuantError as problem:
+        yield Checkup(name="prefect database", state="problem", found=problem.message, remedy=problem.remedy or "")
+    for name, address in addresses.items():
+        if not address.startswith("postgres"):
+            continue
+        failure = _refuses(address)
+        yield Checkup(
+            name=name,
+            state="problem" if failure else "ok",
+            found=f"{without_password(address)} {failure or 'answers'}",
+            remedy="check host, database, user and password in the environment, and that the server runs" if failure else "",
+        )
+
+
+def _refuses(address: str) -> str | None:
+    """Log in to PostgreSQL and out again; what went wrong, or None."""
+    import asyncio
+
+    import asyncpg
+
+    async def log_in() -> None:
+        scheme, _, rest = address.partition("://")
+        connection = await asyncpg.connect(f"{scheme.partition('+')[0]}://{rest}", timeout=5)
+        await connection.close()
+
+    try:
+        asyncio.run(log_in())
+    except (OSError, ValueError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as problem:
+        return f"refuses ({without_password(str(problem)) or type(problem).__name__})"
+    return None

@@ -24,11 +24,12 @@ from types import FrameType, TracebackType
 from typing import Any
 from urllib.parse import urlparse
 
-from config.errors import InputError, ServiceUnavailable, StorageError
+from config.addresses import without_password
+from config.errors import ConfigError, InputError, ServiceUnavailable, StorageError
 from config.progress import SILENT, Progress
 from config.settings import Settings
 
-__all__ = ["Page", "Pages", "prefect_server_environment", "start_pages"]
+__all__ = ["Page", "Pages", "prefect_database", "prefect_server_environment", "start_pages"]
 
 _POLL_SECONDS = 0.2
 # Its standard input ends when the process that holds the other end is gone, however it went.
@@ -161,7 +162,7 @@ def start_pages(settings: Settings, *, progress: Progress = SILENT, wait_seconds
     StorageError
         The home folder cannot be written.
     """
-    from tracking.store import prepare_store
+    from tracking.store import open_store
 
     host = settings.ui.host
     prefect_port = _port(host, settings.ui.prefect_port, "ui.prefect_port")
@@ -180,10 +181,11 @@ def start_pages(settings: Settings, *, progress: Progress = SILENT, wait_seconds
         started.append(_start_prefect(settings, host, prefect_port, folder, guard))
         progress.stage("start the MLflow page")
         if urlparse(settings.tracking_uri).scheme in ("http", "https"):
-            started.append(Page(name="MLflow", url=settings.tracking_uri, address=settings.tracking_uri))
+            shown = without_password(settings.tracking_uri)
+            started.append(Page(name="MLflow", url=shown, address=shown))
         else:
-            prepare_store(settings)
-            started.append(_start_mlflow(settings, host, mlflow_port, folder, guard))
+            backend = open_store(settings).uri
+            started.append(_start_mlflow(settings, backend, host, mlflow_port, folder, guard))
         _until_healthy(started[0], f"{started[0].address}/health", deadline)
         if started[1].process is not None:
             _until_healthy(started[1], f"{started[1].address}/health", deadline)
@@ -194,13 +196,17 @@ def start_pages(settings: Settings, *, progress: Progress = SILENT, wait_seconds
     return Pages(prefect=started[0], mlflow=started[1], _guard=guard)
 
 
-def prefect_server_environment(home: Path, api_url: str) -> dict[str, str]:
-    """What a Prefect server of ours needs in its environment: its own folder and database, its address, no telemetry."""
+def prefect_server_environment(home: Path, api_url: str, database: str = "") -> dict[str, str]:
+    """What a Prefect server of ours needs in its environment: its own folder and database, its address, no telemetry.
+
+    Parameters
+    ----------
+    database : str
+        Its database's address (`prefect_database`); empty means SQLite in `home`.
+    """
     return {
         "PREFECT_HOME": os.environ.get("PREFECT_HOME", str(home)),
-        "PREFECT_API_DATABASE_CONNECTION_URL": os.environ.get(
-            "PREFECT_API_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{home / 'prefect.db'}"
-        ),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database or f"sqlite+aiosqlite:///{home / 'prefect.db'}",
         # Without it the page asks port 4200, wherever the server listens.
         "PREFECT_API_URL": api_url,
         "PREFECT_UI_API_URL": api_url,
@@ -210,20 +216,42 @@ def prefect_server_environment(home: Path, api_url: str) -> dict[str, str]:
     }
 
 
+def prefect_database(settings: Settings) -> str:
+    """The address of the Prefect server's database with the driver that Prefect needs; empty for its SQLite file.
+
+    Raises
+    ------
+    ConfigError
+        It is neither PostgreSQL nor SQLite.
+    """
+    # The second name is the one that Prefect 2 gave it.
+    address = settings.ui.prefect_database or os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL", "")
+    scheme, _, rest = address.partition("://")
+    if scheme in ("postgres", "postgresql", "postgresql+asyncpg"):
+        return f"postgresql+asyncpg://{rest}"
+    if address and scheme != "sqlite+aiosqlite":
+        raise ConfigError(
+            f"ui.prefect_database is {without_password(address)}, which Prefect cannot use",
+            remedy="give postgresql+asyncpg://user:password@host/database in PREFECT_SERVER_DATABASE_CONNECTION_URL, or nothing",
+        )
+    return address
+
+
 def _start_prefect(settings: Settings, host: str, port: int, folder: Path, guard: _Guard) -> Page:
     url = f"http://{host}:{port}"
     command = ["uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", host, "--port", str(port)]
-    environment = prefect_server_environment(settings.home_path / "prefect", f"{url}/api")
+    environment = prefect_server_environment(settings.home_path / "prefect", f"{url}/api", prefect_database(settings))
     process, log = _start("prefect", [*command, "--log-level", "warning"], environment, folder)
     guard.watch(process)
     return Page(name="Prefect", url=url, address=f"{url}/api", process=process, log=log)
 
 
-def _start_mlflow(settings: Settings, host: str, port: int, folder: Path, guard: _Guard) -> Page:
+def _start_mlflow(settings: Settings, backend: str, host: str, port: int, folder: Path, guard: _Guard) -> Page:
     url = f"http://{host}:{port}"
     command = ["mlflow", "server", "--host", host, "--port", str(port), "-w", "1"]
-    stores = ["--backend-store-uri", settings.tracking_uri, "--artifacts-destination", settings.artifacts_path]
+    stores = ["--artifacts-destination", settings.artifacts_path]
     environment = {
+        "MLFLOW_BACKEND_STORE_URI": backend,  # not among the arguments, which every user of the machine can read
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # otherwise ten processes and 2.5 GB
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
@@ -284,7 +312,7 @@ def _end_of(log: Path | None) -> str:
     if log is None or not log.is_file():
         return "it left no log"
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"the end of {log}: {' / '.join(lines[-3:]) or 'empty'}"
+    return f"the end of {log}: {without_password(' / '.join(lines[-3:])) or 'empty'}"
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -149,6 +150,26 @@ class Bucket:
     def folders(self) -> list[str]:
         """The names of the places right under this one, sorted."""
         return sorted(one.rstrip("/").rpartition("/")[2] for one in self._listing()["common_prefixes"])
+
+    def require_conditional_put(self) -> None:
+        """Refuse a store that lets a second put of a name succeed where it was asked not to: its writers would undo each other.
+
+        Raises
+        ------
+        StorageError
+            It does; or it does not answer or refuses.
+        """
+        probe = self / f"probe-{uuid.uuid4().hex}"
+        first = probe.write_new(b"first")
+        second = probe.write_new(b"second")
+        kept = probe.read()
+        probe.remove()
+        if second or kept != b"first":
+            raise StorageError(
+                f"the object store of {self} overwrites what it was asked to put only if absent (If-None-Match): of two writers "
+                f"one would undo the other's commit (first put {first}, second put {second})",
+                remedy="use a store that honours conditional writes (AWS S3, Google Cloud Storage, Cloudflare R2, a current MinIO)",
+            )
 
     def _listing(self) -> Any:
         import obstore

@@ -79,6 +79,8 @@ def data_file(table: Place, name: str) -> str:
 
 
 def prepare(table: Place) -> None:
-    """Make a table's folder."""
-    if isinstance(table, Path):
+    """Make a table's folder; of a bucket, see to it that two writers cannot undo each other."""
+    if isinstance(table, Bucket):
+        table.require_conditional_put()
+    else:
         make_folder(table)

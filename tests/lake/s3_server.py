@@ -5,7 +5,8 @@
 moto 5.2 honours ``If-None-Match: *`` (a second put of a key is answered 412), but it looks and puts in two steps and serves each
 request in a thread, so two that meet could both succeed; S3 promises that one does. A lock around each PUT keeps that promise.
 ``POST /test/lose-answer?of=TEXT`` makes the server perform the next PUT of a key that contains TEXT and then answer 500, as when
-the answer is lost on the way. Everything is forgotten when the process ends.
+the answer is lost on the way. ``POST /test/forget-conditions`` makes it ignore ``If-None-Match`` from then on, as stores do that do
+not know it. Everything is forgotten when the process ends.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,12 @@ _ACCOUNT = "123456789012"
 class _OnePutAtATime:
     """WSGI around moto's application."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, remove: Callable[[str], object]) -> None:
         self.app = app
+        self.remove = remove
         self.lock = threading.Lock()
         self.losing: list[str] = []
+        self.forgetful = False
 
     def __call__(self, environ: dict[str, Any], start: Any) -> Iterable[bytes]:
         path = str(environ["PATH_INFO"])
@@ -41,9 +44,15 @@ class _OnePutAtATime:
             self.losing.append(parse_qs(environ["QUERY_STRING"])["of"][0])
             start("200 OK", [("Content-Length", "0")])
             return []
+        if path == "/test/forget-conditions":
+            self.forgetful = True
+            start("200 OK", [("Content-Length", "0")])
+            return []
         if environ["REQUEST_METHOD"] != "PUT":
             return self.app(environ, start)  # type: ignore[no-any-return]
         with self.lock:
+            if self.forgetful and "HTTP_IF_NONE_MATCH" in environ:  # the header is signed, so it cannot be taken away instead
+                self.remove(path.removeprefix(f"/{BUCKET}/"))
             return list(self.app(environ, self._answer(path, start)))
 
     def _answer(self, path: str, start: Any) -> Any:
@@ -66,7 +75,8 @@ def _serve() -> None:
     key = people.create_access_key("writer")
     everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
     people.put_user_policy("writer", "all", json.dumps(everything))
-    s3_backends[_ACCOUNT]["aws"].create_bucket(BUCKET, "us-east-1")
+    buckets = s3_backends[_ACCOUNT]["aws"]
+    buckets.create_bucket(BUCKET, "us-east-1")
 
     class Quiet(WSGIRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -74,7 +84,8 @@ def _serve() -> None:
         def log(self, type: str, message: str, *args: Any) -> None:
             del type, message, args
 
-    server = make_server("127.0.0.1", 0, _OnePutAtATime(DomainDispatcherApplication(create_backend_app)), True, 1, Quiet)
+    app = _OnePutAtATime(DomainDispatcherApplication(create_backend_app), lambda key: buckets.delete_object(BUCKET, key))
+    server = make_server("127.0.0.1", 0, app, True, 1, Quiet)
     said = {"address": f"http://127.0.0.1:{server.port}", "key": key.access_key_id, "secret": key.secret_access_key}
     sys.stdout.write(json.dumps(said) + "\n")
     sys.stdout.flush()
@@ -102,6 +113,11 @@ class S3Server:
     def lose_answer(self, of: str) -> None:
         """Perform the next put of a key that contains `of`, and answer it with an error."""
         asked = urllib.request.Request(f"{self.address}/test/lose-answer?of={quote(of)}", method="POST")
+        urllib.request.urlopen(asked, timeout=10).close()
+
+    def forget_conditions(self) -> None:
+        """Ignore ``If-None-Match`` from now on."""
+        asked = urllib.request.Request(f"{self.address}/test/forget-conditions", method="POST")
         urllib.request.urlopen(asked, timeout=10).close()
 
     def stop(self) -> None:

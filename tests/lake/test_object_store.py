@@ -303,6 +303,10 @@ def test_a_server_that_goes_away_loses_nothing_that_it_acknowledged(monkeypatch:
         lake = open_lake(load_settings())
         lake.write("equity_bars", bars([bar("A", DAY, 1.0)]), recorded_at=NOW)
         snapshot = lake.publish()
+        server.forget_conditions()
+        with pytest.raises(StorageError, match=r"(?s)overwrites what it was asked to put only if absent.*use a store that honours"):
+            lake.write("macro_observations", macro([vintage(DAY, date(2024, 2, 1), 3.0)]), recorded_at=NOW)
+        assert lake.tables().keys() == {"equity_bars"}
         os.kill(server.process.pid, signal.SIGSTOP)  # it takes connections and does not answer
         done = threading.Thread(target=os.kill, args=(server.process.pid, signal.SIGCONT))
         done.start()
