@@ -8,15 +8,17 @@ asked for) is a `ServiceUnavailable`; a 429 is a `RateLimited` with the seconds 
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote, quote_plus, urlencode
 
 from pydantic import SecretStr
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Reply", "VendorClient", "address_of", "moment_of", "require_key", "retry_after"]
 
 _MOST_SHOWN = 200  # characters of a vendor's own words in an error
+_LONGEST_ANSWER = 20  # times the time-out: an answer may take that long from its first byte to its last
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +107,7 @@ class VendorClient:
         self.base = address_of(source, base, settings)
         self._headers = dict(headers or {})
         self._secrets = tuple(secret.get_secret_value() for secret in secrets if secret.get_secret_value())
+        _keep_from_log(self._secrets)
         self._timeout = settings.data.timeout_seconds
         self._interval = settings.data.seconds_between_requests.get(source, 0.0)
         self._lock = threading.Lock()
@@ -148,13 +152,12 @@ class VendorClient:
         origin = self._shown(f"{url}?{urlencode(query, doseq=True)}" if query else url)
         self._wait_for_turn()
         try:
-            answer = self._client().get(url, params=query or None)
-            body = answer.content
+            answer, body = self._exchange(url, query)
         except httpx.TimeoutException as problem:
             raise self._no_answer(origin, f"no answer within {self._timeout:g} s", problem) from None
-        except httpx.HTTPError as problem:
+        except (httpx.HTTPError, _NotWhole) as problem:
             raise self._no_answer(origin, self._shown(str(problem) or type(problem).__name__), problem) from None
-        self._refuse_failure(answer, origin, allow)
+        self._refuse_failure(answer, body, origin, allow)
         said = answer.headers.get("content-type", "")
         if answer.status_code not in allow and expect and said and not any(word in said for word in expect):
             shown = self._shown(body[:_MOST_SHOWN].decode("utf-8", "replace"))
@@ -163,12 +166,28 @@ class VendorClient:
             )
         return Reply(status=answer.status_code, body=body, headers=dict(answer.headers), origin=origin)
 
+    def _exchange(self, url: str, query: Mapping[str, Any]) -> tuple[httpx.Response, bytes]:
+        """The answer and its body, whole and decompressed.
+
+        The transport notices a body that is shorter than announced; what it does not notice is a compressed body that ends in the
+        middle, and an answer that drips for ever without ever being silent for as long as the time-out.
+        """
+        parts: list[bytes] = []
+        latest = time.monotonic() + self._timeout * _LONGEST_ANSWER
+        with self._client().stream("GET", url, params=dict(query) or None) as answer:
+            for part in answer.iter_raw():
+                parts.append(part)
+                if time.monotonic() > latest:
+                    raise _NotWhole(f"still sending after {self._timeout * _LONGEST_ANSWER:g} s")
+            return answer, _decompressed(b"".join(parts), answer.headers.get("content-encoding", ""))
+
     def _client(self) -> httpx.Client:
         import httpx
 
         with self._lock:
             if self._http is None:
-                self._http = httpx.Client(timeout=self._timeout, headers=self._headers, follow_redirects=False)
+                headers = {"Accept-Encoding": "gzip", **self._headers}
+                self._http = httpx.Client(timeout=self._timeout, headers=headers, follow_redirects=False)
                 weakref.finalize(self, self._http.close)  # its connections go with it
             return self._http
 
@@ -180,11 +199,11 @@ class VendorClient:
         if wait > 0:
             time.sleep(wait)
 
-    def _refuse_failure(self, answer: httpx.Response, origin: str, allow: Sequence[int]) -> None:
+    def _refuse_failure(self, answer: httpx.Response, body: bytes, origin: str, allow: Sequence[int]) -> None:
         status = answer.status_code
         if answer.is_success or status in allow:
             return
-        words = self._shown(" ".join(answer.text.split())[:_MOST_SHOWN])
+        words = self._shown(" ".join(body.decode("utf-8", "replace").split())[:_MOST_SHOWN])
         if status == 429:
             seconds = retry_after(answer.headers.get("retry-after"))
             asked = "" if seconds is None else f" for {seconds:g} s"
@@ -203,9 +222,56 @@ class VendorClient:
         return ServiceUnavailable(f"{self.source} gave no answer ({origin}): {why}", remedy="check the network and run it again")
 
     def _shown(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        return _without(text, self._secrets)
+
+
+def _without(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        for written in (secret, quote(secret, safe=""), quote_plus(secret)):
+            text = text.replace(written, "***")
+    return text
+
+
+class _LogFilter(logging.Filter):
+    """httpx writes each address it asks, with its query, to its log: keys are cut out of it."""
+
+    secrets: ClassVar[set[str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = _without(record.getMessage(), self.secrets), ()
+        return True
+
+
+_LOG_FILTER = _LogFilter()
+
+
+def _keep_from_log(secrets: Iterable[str]) -> None:
+    _LogFilter.secrets.update(secrets)
+    logging.getLogger("httpx").addFilter(_LOG_FILTER)  # the same filter is added once
+
+
+class _NotWhole(Exception):
+    """What came is not the whole answer."""
+
+
+def _decompressed(body: bytes, encoding: str) -> bytes:
+    """The body as the vendor wrote it."""
+    named = encoding.strip().lower()
+    if named in ("", "identity"):
+        return body
+    if named not in ("gzip", "x-gzip", "deflate"):
+        raise _NotWhole(f"the body is compressed with {encoding!r}, which was not asked for")
+    whole = b""
+    while body:  # gzip allows several members, one after the other
+        stream = zlib.decompressobj(wbits=47)  # gzip or zlib, as its first bytes say
+        try:
+            whole += stream.decompress(body)
+        except zlib.error as problem:
+            raise _NotWhole(f"the compressed body is damaged ({problem})") from None
+        if not stream.eof:
+            raise _NotWhole("the compressed body ends in the middle")
+        body = stream.unused_data
+    return whole
 
 
 def address_of(source: str, own: str, settings: Settings) -> str:
