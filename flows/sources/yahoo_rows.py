@@ -118,8 +118,8 @@ def without_unsure(
     unsure: dict[Any, tuple[str, str]] = {}
     for one in unapplied:
         reason = (
-            f"Yahoo lists a split of {one.split.value:g} on {one.split.day}, but its prices fall by {one.step:.4g} after "
-            f"{one.upto.date()}: they are not adjusted for it up to then"
+            f"Yahoo lists a split of {one.split.value:g} on {one.split.day}, but its close of {one.upto.date()} is "
+            f"{one.step:.4g} times the next one: up to then its prices are not adjusted for the split"
         )
         unsure |= dict.fromkeys(frame.index[frame["session"] <= one.upto], ("split_not_applied", reason))
     seen = chart.bars.loc[chart.bars["close"].notna(), "session"].max()

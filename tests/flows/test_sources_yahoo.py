@@ -332,6 +332,34 @@ def test_a_window_without_bars_is_empty_not_missing() -> None:
     assert not answers[0].missing
 
 
+def test_a_crumb_that_yahoo_does_not_take_back_is_a_failure() -> None:
+    class Strict(YahooService):
+        def answer(self, question: Any) -> Any:
+            body = b'{"chart":{"result":null,"error":{"code":"Unauthorized","description":"Invalid Crumb"}}}'
+            return Reply(status=401, body=body) if CHART in question.path else super().answer(question)
+
+    with ReplayServer(services=[Strict({}, AFTER)]) as server:
+        source = YahooEquity(settings_for(server), clock=FixedClock(AFTER))
+        with pytest.raises(ServiceUnavailable, match="crumb"):
+            ask(source, "STRICT")
+
+
+def test_the_window_does_not_depend_on_the_time_zone_that_yfinance_remembers() -> None:
+    tokyo = Listing(
+        bars=bars_of(["2025-03-03", "2025-03-04", "2025-03-05"], [100, 101, 102]),
+        exchange="JPX",
+        timezone="Asia/Tokyo",
+        calendar="XTKS",
+        currency="JPY",
+    )
+    now = datetime(2025, 3, 6, 2, tzinfo=UTC)
+    with yahoo({"MOVED": Listing(bars=tokyo.bars)}, now) as (source, _, _, _):
+        assert len(ask(source, "MOVED", date(2025, 3, 4))[0]) == 2
+    with yahoo({"MOVED": tokyo}, now) as (source, _, _, _):  # the letters are another exchange's now
+        bars, _, _ = ask(source, "MOVED", date(2025, 3, 4))
+    assert bars["session"].tolist() == [date(2025, 3, 4), date(2025, 3, 5)]
+
+
 def test_names_that_yfinance_would_change_are_not_asked_for() -> None:
     with yahoo({"AAPL": SPLIT}, AFTER) as (source, _, server, _):
         low, isin = source.bars(["aapl", "US0378331005"], None, None)
@@ -499,6 +527,45 @@ def test_a_real_table_with_a_half_applied_split_is_seen_through(shared_data: Pat
     factors = factors_after(pd.DatetimeIndex(bars["session"]), [split], [found])
     assert factors[bars["session"] == "2023-03-29"] == [5.0]
     assert factors[bars["session"] == "2023-03-28"] == [1.0]
+
+
+FAULTY = {
+    "AET-L-1d-100x-error": ("LSE", "Europe/London", "XLON", {"price_jump"}, set()),
+    "SSW-JO-1d-100x-error": ("JNB", "Africa/Johannesburg", "XJSE", {"price_jump"}, set()),
+    "ALPHA-PA-1d-bad-stock-split": ("PAR", "Europe/Paris", "XPAR", set(), {"split_not_applied"}),
+    "4063-T-1d-bad-stock-split": ("JPX", "Asia/Tokyo", "XTKS", set(), {"split_not_applied"}),
+    "CALM-1d-no-bad-divs": ("NMS", "America/New_York", "XNYS", set(), set()),
+}
+
+
+@pytest.mark.parametrize("name", list(FAULTY))
+def test_real_faulty_tables_are_flagged_or_refused_and_a_good_one_is_not(shared_data: Path, name: str) -> None:
+    from config.tables import table_spec
+    from lake.quality import series_flags
+
+    exchange, zone, calendar, flags, refusals = FAULTY[name]
+    table = pd.read_csv(shared_data / "recordings" / "yahoo_bad_prices" / "bodies" / f"{name}.csv")
+    table.index = pd.DatetimeIndex([pd.Timestamp(text[:10]) for text in table.iloc[:, 0]])
+    table = table.sort_index()
+    bars = (
+        table[["Open", "High", "Low", "Close", "Volume"]].astype(float).set_axis(["open", "high", "low", "close", "volume"], axis=1)
+    )
+    splits = {day.date(): (ratio, 1) for day, ratio in table["Stock Splits"].items() if ratio}
+    # The table holds what Yahoo sent, so the fake is to send it as it is.
+    listing = Listing(bars=bars, exchange=exchange, timezone=zone, calendar=calendar, splits=splits, unapplied=list(splits))
+    now = datetime.combine(bars.index[-1].date() + timedelta(days=1), datetime.min.time(), tzinfo=UTC) + timedelta(hours=23)
+    with yahoo({"X": listing}, now) as (source, _, _, _):
+        _, _, (priced, actions) = ask(source, "X")
+    found = series_flags(priced.rows, table_spec("equity_bars"), actions=actions.rows)
+    assert {rule for rule in found["rule"].to_pylist() if rule == "price_jump"} >= flags
+    assert {row.rule for row in priced.refused} == refusals
+    assert priced.rows.num_rows + len(priced.refused) == len(table)
+    if refusals:  # what is stored agrees with the table that yfinance's maintainers repaired by hand, split by split
+        mended = pd.read_csv(shared_data / "recordings" / "yahoo_bad_prices" / "bodies" / f"{name}-fixed.csv")
+        closes = pd.Series(mended["Close"].to_numpy(), index=[date.fromisoformat(text[:10]) for text in mended.iloc[:, 0]])
+        ((day, (ratio, _)),) = splits.items()
+        for row in priced.rows.to_pylist():
+            assert row["close"] == pytest.approx(closes[row["session"]] * (ratio if row["session"] < day else 1.0), rel=1e-6)
 
 
 def minutes_of(spans: Sequence[tuple[str, str]], start: float = 100.0) -> pd.DataFrame:
