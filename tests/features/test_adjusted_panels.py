@@ -20,9 +20,9 @@ from lake import Lake, Snapshot
 from tests.features.lakes import action, at, bars, lake_in, put, split
 from tests.features.panels import FIELDS, walk
 
-WALK = walk(640, 3, seed=7)
+WALK = walk(820, 3, seed=7)
 SPLITS = {"S0": ((150, 2.0), (310, 7.0)), "S1": ((200, 0.1),)}
-PAYMENTS = {"S0": range(40, 640, 60), "S1": range(63, 640, 63)}
+PAYMENTS = {"S0": range(40, 820, 60), "S1": range(63, 820, 63)}
 DELISTED = 330  # S2's first session without a bar
 
 
@@ -68,7 +68,7 @@ def test_features_are_the_same_whether_the_lake_is_read_to_that_day_or_years_on(
     # Not a cut of a panel: each read computes its own factors, with the actions up to its own end.
     later = compute(panel_of(snapshot, adjust), tuple(CATALOGUE))
     compared = 0
-    for place in (149, 150, 200, 340, 580):
+    for place in (149, 150, 200, 340, 790):
         then = compute(panel_of(snapshot, adjust, WALK.sessions[place]), tuple(CATALOGUE))
         for name, frame in then.items():
             np.testing.assert_allclose(frame, later[name].loc[: WALK.sessions[place]], rtol=1e-7, atol=1e-9, err_msg=name)
