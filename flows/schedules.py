@@ -148,7 +148,8 @@ def _stages(
     def positions() -> IngestReport:
         from flows.ingest_cot import ingest_cot_flow
 
-        return ingest_cot_flow(daily.markets or None, **shared)
+        report: IngestReport = ingest_cot_flow(daily.markets or None, **shared)
+        return report
 
     every: dict[str, Callable[[], IngestReport]] = {
         "equity": lambda: ingest_equity_flow(symbols or _symbols_of(settings, day), **shared),

@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from config.calendar import session_closes, sessions
 from config.errors import InputError, UnknownNameError
 from config.settings import load_settings
+from features.macro import align_macro
 from features.vintages import as_of, first_release, latest, vintages
 from flows.sources.base import get_source
 from lake import Snapshot, open_lake
@@ -144,6 +146,16 @@ def test_a_moment_sees_a_vintage_from_the_end_of_its_day_in_new_york(gdp: Snapsh
     assert round(as_of(gdp, "GDP", close + timedelta(days=1))["2024-04-01"] / 1000, 2) == 28.63
     assert round(as_of(gdp, "GDP", date(2024, 7, 25))["2024-04-01"] / 1000, 2) == 28.63
     assert as_of(gdp, "GDP", datetime(1990, 1, 1, tzinfo=UTC)).empty
+
+
+def test_the_join_to_sessions_sees_what_the_view_of_each_close_sees(gdp: Snapshot) -> None:
+    """`align_macro` follows the vintages in SQL; the view takes one moment at a time: the newest period, as known at each close."""
+    days = pd.DatetimeIndex(sessions("2024-01-02", "2024-10-31"))
+    closes = session_closes(days)
+    joined = align_macro(gdp.read("macro_observations"), ["GDP"], closes, days)["GDP"]
+    newest = [as_of(gdp, "GDP", close.to_pydatetime()).dropna().iloc[-1] for close in closes]
+    np.testing.assert_array_equal(joined.to_numpy(), newest)
+    assert len(set(newest)) == 11  # that of December 2023, then an estimate a month, January to October
 
 
 def test_what_cannot_be_asked_is_an_error_in_words(gdp: Snapshot) -> None:

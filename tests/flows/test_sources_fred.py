@@ -183,6 +183,16 @@ def test_going_on_with_nothing_new_asks_for_no_observations(server: ReplayServer
     assert server.asked_paths() == ["/fred/series", "/fred/series/vintagedates"]
 
 
+def test_vintage_dates_come_in_pages_too(alfred: Alfred, server: ReplayServer) -> None:
+    alfred.page = 2
+    on = source(server)
+    on.continue_from({"REAL": date(2023, 12, 1)})
+    found = by_vintage(list(on.observations(["REAL"])))
+    assert found == {key: value for key, value in EXPECTED.items() if key[1] > date(2023, 11, 28)}
+    asked = [question.query.get("offset") for question in server.asked if question.path.endswith("vintagedates")]
+    assert asked == [None, "2", "4", "6"]
+
+
 def test_going_on_asks_for_the_last_days_before_the_earlier_ingest_again(server: ReplayServer) -> None:
     """FRED corrects a vintage within its day, and the day ends later in St. Louis than in UTC."""
     on = source(server)
