@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import warnings
@@ -98,12 +99,16 @@ class YahooClient:
                 self._session = YahooSession(self._settings)
             _keep_caches_in(yfinance, str(self._settings.home_path / "cache" / "yfinance"))
             before = yfinance.config.debug.hide_exceptions, yfinance.config.network.retries
+            logger = logging.getLogger("yfinance")
+            level = logger.level
+            logger.setLevel(logging.CRITICAL)  # it words lost cookies and unknown symbols as warnings and errors of its own
             yfinance.config.debug.hide_exceptions, yfinance.config.network.retries = False, 0
             yfinance.data.YfData.cache_get.cache_clear()  # else a symbol's answer of this morning is this evening's
             self._session.replies.clear()
             try:
                 yield yfinance, self._session
             finally:
+                logger.setLevel(level)
                 yfinance.config.debug.hide_exceptions, yfinance.config.network.retries = before
 
 
