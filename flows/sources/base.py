@@ -237,6 +237,7 @@ _REGISTRY: dict[tuple[str, DatasetName], str] = {
     ("alpaca", "equity"): "flows.sources.alpaca:AlpacaEquity",
     ("alpaca", "options"): "flows.sources.alpaca:AlpacaOptions",
     ("ccxt", "equity"): "flows.sources.ccxt:CryptoBars",
+    ("files", "options"): "flows.sources.option_files:OptionFiles",
     ("tradier", "equity"): "flows.sources.tradier:TradierEquity",
     ("tradier", "options"): "flows.sources.tradier:TradierOptions",
 }
