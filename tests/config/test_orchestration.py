@@ -8,7 +8,7 @@ import time
 import pytest
 
 from config.errors import DataError, RateLimited, ServiceUnavailable
-from config.orchestration import QuantFlow, api_configured, flow, inside_flow_run, step
+from config.orchestration import LONGEST_WAIT_SECONDS, QuantFlow, api_configured, flow, inside_flow_run, step, wait_before_retry
 from config.progress import SILENT, Progress
 
 
@@ -74,6 +74,13 @@ def test_a_step_outside_a_flow_run_is_a_plain_call_that_repeats_transient_failur
     with pytest.raises(DataError, match="wrong"):
         wrong()
     assert calls == [1]
+
+
+def test_no_vendor_makes_a_run_wait_for_longer_than_five_minutes_at_a_time() -> None:
+    assert wait_before_retry(RateLimited("429", retry_after_seconds=86_400.0), 0, 2.0) == LONGEST_WAIT_SECONDS == 300.0
+    assert wait_before_retry(RateLimited("429", retry_after_seconds=5.0), 2, 2.0) == 8.0  # its own delay is the longer one
+    assert wait_before_retry(RateLimited("429"), 1, 2.0) == 4.0
+    assert wait_before_retry(ServiceUnavailable("503"), 0, 2.0) == 2.0
 
 
 def test_a_step_gives_up_after_its_retries_and_raises_what_it_met(monkeypatch: pytest.MonkeyPatch) -> None:

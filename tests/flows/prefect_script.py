@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from config.errors import DataError, QuantError, ServiceUnavailable
+from config.errors import DataError, QuantError, RateLimited, ServiceUnavailable
 from config.orchestration import flow, inside_flow_run, step
 from flows.ingest_equity import ingest_equity_flow
 from flows.ingest_macro import ingest_macro_flow
@@ -34,10 +35,22 @@ def final() -> None:
     raise DataError("never")
 
 
+asked_at: list[float] = []
+
+
+@step(name="asked to wait", retries=2, retry_delay_seconds=0.01)
+def limited() -> None:
+    """A vendor that wants to be left alone for a while, once."""
+    asked_at.append(time.monotonic())
+    if len(asked_at) == 1:
+        raise RateLimited("429", retry_after_seconds=1.2)
+
+
 @flow(name="retries")
 def retries() -> dict[str, object]:
     """Both, one after the other."""
     inside = transient()
+    limited()
     try:
         final()
     except DataError as failure:
@@ -132,13 +145,19 @@ def with_server_only() -> dict[str, object]:
 def main(prices: str, out: str) -> None:
     """Everything once."""
     report = ingest_equity_flow(["X"], "2018-12-24", "2018-12-26", source="files", path=prices)
+    folder = Path(out).with_suffix(".files")
+    folder.mkdir()
+    (folder / "X.csv").write_text(Path(prices).read_text() + "2018-12-27,11,12,11,12,1\n2018-12-28,11,12,-1,12,1\n")
+    partly = ingest_equity_flow(["BAD", "X"], source="files", path=str(folder))
     macro = ingest_macro_flow(KEY, series=["AAA"])
     told = retries()
     answer: dict[str, object] = {
         "report": report.as_dict(),
+        "partly": {**partly.as_dict(), "ingest_ids": []},
         "macro": macro.as_dict(),
         "told": told,
         "attempts": attempts,
+        "waited": [later - earlier for earlier, later in pairwise(asked_at)],
         "same_objects": hands_over(),
     }
     if sys.argv[3] == "with server":

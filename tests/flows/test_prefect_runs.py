@@ -88,6 +88,21 @@ def test_only_transient_failures_are_repeated_either_way(both: Any, prefect_serv
     assert tasks["always wrong"]["run_count"] == 1
 
 
+def test_a_wait_that_a_vendor_asks_for_is_kept_either_way(both: Any) -> None:
+    for answer in both:
+        (waited,) = answer["waited"]
+        assert waited >= 1.2  # the step's own delay is a hundredth of a second
+
+
+def test_what_was_refused_is_said_by_the_runs_final_state(both: Any, prefect_server: PrefectServer) -> None:
+    (run,) = [run for run in flow_runs(prefect_server, "ingest-equity") if run["parameters"]["symbols"] == ["BAD", "X"]]
+    assert (run["state"]["type"], run["state"]["name"]) == ("COMPLETED", "Completed with refusals")
+    assert run["state"]["message"] == ("completed with refusals: 1 rows new, 0 revised, 2 unchanged, 1 refused; 1 missing")
+    plain, served = both
+    assert served["partly"] == plain["partly"]  # the caller gets the report, with a server and without
+    assert served["partly"]["names"]["missing"] == 1
+
+
 def test_a_key_never_reaches_the_servers_database_and_one_typed_into_the_page_is_refused(
     both: Any, prefect_server: PrefectServer
 ) -> None:
