@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -248,6 +249,16 @@ def test_files_are_fetched_once_and_the_oldest_go_when_there_are_too_many(stored
     assert not kept.exists()
     assert small.kept_at.read_bytes() == b"x" * 100
     assert [path.name for path in file.kept_in.rglob("*") if path.is_file()] == [small.name]
+
+
+def test_a_file_larger_than_one_request_comes_whole(stored: Lake) -> None:
+    root = _bucket(stored)
+    large = Bucket(f"{root}/large.parquet", root.kept_in)
+    data = random.Random(1).randbytes(12_000_000)  # put in parts of five megabytes, and read in chunks of four
+    large.write(data)
+    (path,) = on_disk([BucketFile.of(large)])
+    assert Path(path).read_bytes() == data
+    assert Path(path).is_relative_to(load_settings().home_path / "cache" / "lake")
 
 
 def _wrong(monkeypatch: pytest.MonkeyPatch, server: S3Server, what: str) -> tuple[str, ...]:
