@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import bisect
 import csv
 import io
+import itertools
 import re
 import zipfile
 import zlib
@@ -350,7 +352,21 @@ def _day(text: str, column: str) -> date:
         raise ValueError(f"{column} is {text!r}, not a date") from None
 
 
-def _available(as_of: date, seen: datetime, looked: Sequence[Looked]) -> datetime:
+class _Looks:
+    """The earlier ingests of one market's report: when it was looked for last, from an as-of date on."""
+
+    def __init__(self, looked: Sequence[Looked]) -> None:
+        by_start = sorted((one.start or date.min, one.at) for one in looked)
+        self._starts = [start for start, _ in by_start]
+        self._newest = list(itertools.accumulate((at for _, at in by_start), max))
+
+    def last(self, as_of: date) -> datetime | None:
+        """The last moment at which a report as of that date would have been found; None: nobody has looked."""
+        place = bisect.bisect_right(self._starts, as_of)
+        return self._newest[place - 1] if place else None
+
+
+def _available(as_of: date, seen: datetime, looks: _Looks) -> datetime:
     """The moment from which a report that is not stored yet counts as public.
 
     Where the calendar names a moment it counts, but never later than the report was seen. Where it names none, or where an earlier
@@ -359,8 +375,8 @@ def _available(as_of: date, seen: datetime, looked: Sequence[Looked]) -> datetim
     by_calendar = published(as_of)
     if by_calendar is None:
         return seen
-    in_vain = any(by_calendar <= one.at and (one.start is None or one.start <= as_of) for one in looked)
-    return seen if in_vain else min(by_calendar, seen)
+    last = looks.last(as_of)
+    return seen if last is not None and by_calendar <= last else min(by_calendar, seen)
 
 
 def _table(report: Report, rows: Sequence[_Row], seen: datetime, looked: Mapping[str, Sequence[Looked]]) -> pa.Table:
@@ -368,7 +384,8 @@ def _table(report: Report, rows: Sequence[_Row], seen: datetime, looked: Mapping
 
     from flows.sources.shape import table_of
 
-    moments = {(row[0], row[2]): _available(row[2], seen, looked.get(row[0], ())) for row in rows}
+    looks = {market: _Looks(looked.get(market, ())) for market in {row[0] for row in rows}}
+    moments = {(row[0], row[2]): _available(row[2], seen, looks[row[0]]) for row in rows}
     numbers = ("open_interest", "long", "short", "spreading", "traders_long", "traders_short", "traders_spreading")
     columns: dict[str, Any] = {
         "report": report.name,

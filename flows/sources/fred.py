@@ -128,7 +128,10 @@ class FredMacro:
         return
 
     def continue_from(self, asked_before: Mapping[str, date]) -> None:
-        """Ask only for what is new of the series whose vintages up to those days (in UTC) are stored, whatever their period."""
+        """Ask only for what is new of the series whose vintages up to those days (in UTC) are stored, whatever their period.
+
+        A request that names a first period is answered in full all the same.
+        """
         self._asked_before = dict(asked_before)
 
     def observations(self, series: Sequence[str], start: date | None = None, end: date | None = None) -> Iterator[Answer]:
@@ -150,7 +153,7 @@ class FredMacro:
         asked = {"series": name, "start": start, "end": end}
         try:
             described = self._describe(name)
-            spans, dates = self._spans_to_ask(name, start, end)
+            spans, dates = self._spans_to_ask(name, start)
             history = list(self._history(name, spans, start, end))  # all of it before any: a part must not be taken for the whole
         except _NoSuchSeries as said:
             reply, reason = said.args
@@ -180,10 +183,10 @@ class FredMacro:
         units.sort(key=lambda one: one.start)
         return _Described(reply=reply, units=tuple(units), words=f"{name}: {', '.join(about)}")
 
-    def _spans_to_ask(self, name: str, start: date | None, end: date | None) -> tuple[list[_Span], Reply | None]:
+    def _spans_to_ask(self, name: str, start: date | None) -> tuple[list[_Span], Reply | None]:
         """All of real time; or what is new since the series was asked for before, with the answer that says so."""
         before = self._asked_before.get(name)
-        if before is None or start is not None or (end is not None and end < before):  # a window of the past is asked for whole
+        if before is None or start is not None:
             return [_Span(FIRST_DAY, LAST_DAY, False)], None
         vintages, reply = self._vintage_dates(name)
         return _spans(vintages, before - _OVERLAP), reply

@@ -271,6 +271,19 @@ def test_a_report_looked_for_in_vain_after_its_day_counts_from_when_it_was_seen(
         date(2024, 7, 9): utc("2024-07-12T19:30"),
         date(2024, 7, 16): NOW,
     }
+    several = {
+        WHEAT: [
+            Looked(at=utc("2024-07-19T20:30"), start=date(2024, 7, 16)),
+            Looked(at=utc("2024-07-13T00:00"), start=date(2024, 7, 9)),
+            Looked(at=utc("2024-07-08T19:00"), start=None),
+        ]
+    }
+    found = rows(list(source(server, FILES, looked=several).positions([WHEAT], date(2024, 1, 1))))
+    assert {row["as_of_date"]: row["available_at"] for row in found} == {
+        date(2024, 7, 2): utc("2024-07-08T19:30"),  # looked for half an hour before its time
+        date(2024, 7, 9): NOW,
+        date(2024, 7, 16): NOW,
+    }
     before = {WHEAT: [Looked(at=utc("2024-07-19T19:29"), start=None)]}  # a minute before its time: that says nothing
     found = rows(list(source(server, FILES, looked=before).positions([WHEAT], date(2024, 7, 16))))
     assert {row["available_at"] for row in found} == {utc("2024-07-19T19:30")}
