@@ -281,6 +281,8 @@ def _refuse_labelled_later(found: pa.Table, given: pa.Table, known: Mapping[str,
 
 
 def _refuse_two_bases(bars: pa.Table) -> None:
+    if len(bars["basis"].unique()) <= 1:
+        return
     held: dict[str, str] = {}
     for row in bars.group_by(["symbol", "basis"]).aggregate([]).to_pylist():
         if held.setdefault(row["symbol"], row["basis"]) != row["basis"]:
@@ -293,10 +295,10 @@ def _refuse_two_bases(bars: pa.Table) -> None:
 def _factors_of(bars: pa.Table, events: Events, reference_days: int | None) -> Factors:
     """Factors of many series in one call; those a vendor adjusted have no events of ours."""
     codes, names = _encoded(bars["symbol"])
-    traded = pc.equal(bars["basis"], "as_traded").to_numpy()
     ours = {name: at for at, name in enumerate(names)}
-    for code in np.unique(codes[~traded]):
-        del ours[names[int(code)]]
+    if bars["basis"].unique().to_pylist() != ["as_traded"]:
+        for code in np.unique(codes[pc.not_equal(bars["basis"], "as_traded").to_numpy()]):
+            del ours[names[int(code)]]
     series = np.array([ours.get(symbol, -1) for symbol in events.symbols], dtype=np.int64)
     there = series >= 0
     return factors(

@@ -29,6 +29,8 @@ def one_source(rows: pa.Table, column: str, chosen: str | Mapping[str, str] | No
     """
     if isinstance(chosen, str):
         return rows.filter(pc.equal(rows["source"], chosen))
+    if chosen is None and len(rows["source"].unique()) <= 1:
+        return rows
     pairs = rows.group_by([column, "source"]).aggregate([]).to_pylist()
     sources: dict[str, list[str]] = {}
     for pair in pairs:

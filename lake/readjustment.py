@@ -174,9 +174,9 @@ def refuse_mixed_adjustments(snapshot: Tables, bars: pa.Table, *, interval: str,
     Nothing is looked up for bars as traded. Without an overlap between the two ingests there is no trace to find: `check_append`
     refuses such an append.
     """
-    adjusted = bars.filter(pc.equal(bars["basis"], "vendor_adjusted"))
-    if not adjusted.num_rows:
+    if "vendor_adjusted" not in bars["basis"].unique().to_pylist():
         return
+    adjusted = bars.filter(pc.equal(bars["basis"], "vendor_adjusted"))
     span = pc.min_max(adjusted["session"]).as_py()
     request: dict[str, Any] = {
         "where": {
