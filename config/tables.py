@@ -211,8 +211,8 @@ TABLES: dict[str, TableSpec] = {
         TableSpec(
             name="universe_membership",
             doc="Who belonged to a universe, from and to (exclusive; NULL while it lasts, and as long as the end was not known). "
-            "`available_kind` is announced (the source says when the change was made known) or assumed (known when it took effect: "
-            "the open of that day's session).",
+            "`joined_known_at` and `left_known_at` are when either was known; `available_kind` says whether the source announced "
+            "it, or it is assumed: known when it took effect, at the open of that day's session.",
             key=("universe", "symbol", "from_date"),
             event_time="from_date",
             columns=(
@@ -221,6 +221,8 @@ TABLES: dict[str, TableSpec] = {
                 _day("from_date"),
                 _day("to_date", nullable=True),
                 _text("source"),
+                _moment("joined_known_at"),
+                _moment("left_known_at", nullable=True),
                 _text("available_kind"),
             ),
             quotes_vintages=True,

@@ -25,14 +25,21 @@ if TYPE_CHECKING:
 _NAME_COLUMNS = ("symbol", "series", "underlying", "market_code", "universe")
 
 
-def _moment(text: str) -> datetime:
+def moment(text: str) -> datetime:
+    """Read a moment with its time zone.
+
+    Raises
+    ------
+    InputError
+        The text is no moment, or names no time zone.
+    """
     try:
-        moment = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError:
         raise InputError(f"{text!r} is not a moment", remedy="write it as 2018-12-31T21:00:00+00:00") from None
-    if moment.tzinfo is None:
+    if found.tzinfo is None:
         raise InputError(f"{text!r} has no time zone", remedy=f"write {text}+00:00 for UTC")
-    return moment
+    return found
 
 
 def day(text: str | None) -> date | None:
@@ -151,7 +158,7 @@ def read_table(
         if named is None:
             raise InputError(f"table {name} has no column of symbols", remedy="leave --symbols out")
         where = {named: list(symbols)}
-    return snapshot.read(name, where=where, start=day(start), end=day(end), as_of=_moment(as_of) if as_of else None)
+    return snapshot.read(name, where=where, start=day(start), end=day(end), as_of=moment(as_of) if as_of else None)
 
 
 def verify_snapshot(settings: Settings, snapshot_id: str | None = None, progress: Progress = SILENT) -> dict[str, Any]:

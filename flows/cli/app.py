@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from config.caches import place_caches
-from flows.cli import data, research, system, trading
+from flows.cli import data, research, system, trading, universe
 from flows.cli.shell import AbbreviatingGroup
 
 __all__ = ["app"]
@@ -49,5 +49,6 @@ def _everywhere(
 
 system.add_to(app)
 data.add_to(app)
+universe.add_to(app)
 research.add_to(app)
 trading.add_to(app)
