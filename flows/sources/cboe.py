@@ -3,7 +3,8 @@
 1. `CboeIndices.bars` asks for ``<NAME>_History.csv``; the whole history comes each time, and what Cboe has revised since is a
    revision in the lake.
 2. `_frame` reads it: open, high, low and close, or one value a day (VVIX, SKEW, GVZ), which is then the close.
-3. A bar is complete at 16:15 New York, when Cboe computes the closing value: later than the stock market's close.
+3. `_calendar_of` says by which calendar its days are sessions: VIX has values on holidays, VIX3M has none.
+4. A bar is complete at 16:15 New York, when Cboe computes the closing value: later than the stock market's close.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = ["KNOWN_INDICES", "CboeIndices"]
 SOURCE = "cboe"
 ADDRESS = "https://cdn.cboe.com"
 DATASET = "equity_bars"
-CALENDAR = "CBOE"
+OWN_CALENDAR, STOCK_CALENDAR = "CBOE", "XNYS"
 KNOWN_INDICES = ("VIX", "VIX1D", "VIX9D", "VIX3M", "VIX6M", "VIX1Y", "VVIX", "SKEW", "VXN", "RVX", "VXD", "OVX", "GVZ")
 _NAME = re.compile(r"[A-Z][A-Z0-9]{1,11}")
 _COMPLETE_AT = time(16, 15)
@@ -91,10 +92,12 @@ class CboeIndices:
         kept: list[_Bar] = []
         refused: list[RefusedRow] = []
         notes: tuple[str, ...] = ()
+        calendar = STOCK_CALENDAR
         if reply.status in (403, 404):
             missing[symbol] = _not_there(symbol, reply)
         else:
             found, refused = _read(symbol, reply)
+            calendar = _calendar_of([day for day, _ in found])
             now = self._now(reply)
             inside = [bar for bar in found if (start is None or bar[0] >= start) and (end is None or bar[0] <= end)]
             kept = [bar for bar in inside if _complete(bar[0]) <= now]
@@ -106,7 +109,7 @@ class CboeIndices:
             origin=reply.origin,
             request={"symbol": symbol, "start": start, "end": end},
             payload=reply.body,
-            rows=_table(symbol, kept),
+            rows=_table(symbol, kept, calendar),
             names=() if missing else (symbol,),
             refused=tuple(refused),
             missing=missing,
@@ -196,7 +199,17 @@ def _complete(session: date) -> datetime:
     return datetime.combine(session, _COMPLETE_AT, _NEW_YORK).astimezone(UTC)
 
 
-def _table(symbol: str, bars: Sequence[_Bar]) -> pa.Table:
+def _calendar_of(days: Sequence[date]) -> str:
+    """The calendar that an index follows, by its whole history: its own where it has values while the stock exchange is closed."""
+    from config.calendar import sessions
+
+    if not days:
+        return STOCK_CALENDAR
+    open_days = set(sessions(min(days), max(days), STOCK_CALENDAR).date)
+    return STOCK_CALENDAR if open_days.issuperset(days) else OWN_CALENDAR
+
+
+def _table(symbol: str, bars: Sequence[_Bar], calendar: str) -> pa.Table:
     import numpy as np
     import pandas as pd
 
@@ -213,7 +226,7 @@ def _table(symbol: str, bars: Sequence[_Bar]) -> pa.Table:
         "volume": None,
         "basis": "as_traded",
         "currency": "USD",
-        "calendar": CALENDAR,
+        "calendar": calendar,
     }
     for at, name in enumerate(("open", "high", "low", "close")):
         columns[name] = np.array([values[at] for _, values in bars], dtype=np.float64)

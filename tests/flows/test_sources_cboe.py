@@ -75,6 +75,7 @@ def test_the_value_of_a_session_that_is_not_over_is_left_out_and_said(server: Re
 
 def test_an_index_with_one_value_a_day_has_a_close_only(server: ReplayServer) -> None:
     (answer,) = source(server).bars(["VVIX"])
+    assert {row["calendar"] for row in answer.rows.to_pylist()} == {"XNYS"}  # no value while New York was closed
     assert [[row[name] for name in PRICES] for row in answer.rows.to_pylist()] == [
         [None, None, None, 91.14],
         [None, None, None, 92.5],
@@ -204,6 +205,21 @@ def test_the_calendar_fits_the_whole_history_but_for_four_sessions(
     assert sorted(days - stock)[:2] == [date(2004, 6, 11), date(2022, 5, 30)]
     closed = {date(2025, 1, 1), date(2025, 4, 18), date(2025, 12, 25), date(2026, 1, 1), date(2026, 4, 3)}
     assert not closed & mine
+
+
+def test_vix3m_follows_the_stock_exchange(shared_data: Path, tmp_path: Path) -> None:
+    """Its history to February 2026 has a value on each session of New York and on no other day."""
+    text = gzip.decompress((shared_data / "volatility" / "vix3m_daily_2009.csv.gz").read_bytes())
+    (tmp_path / "VIX3M.csv").write_bytes(text)
+    entry = {"id": "1", "method": "GET", "host": HOST, "path": PATH.format("VIX3M"), "query": {}, "status": 200}
+    index = [{**entry, "content_type": "text/csv", "body_file": "VIX3M.csv", "recorded": "2026-03-01"}]
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with ReplayServer(tmp_path) as server:
+        (answer,) = source(server).bars(["VIX3M"])
+    found = by_session(answer)
+    assert {row["calendar"] for row in found.values()} == {"XNYS"}
+    assert sorted(found) == list(sessions(min(found), max(found), "XNYS").date)
+    assert found.keys() == {date.fromisoformat(day) for day in published(text.decode().splitlines())}
 
 
 def test_93_rows_are_revised_and_47_contradict_themselves_and_all_are_kept(
