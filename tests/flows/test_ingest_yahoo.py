@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from config.clock import FixedClock
-from config.settings import load_settings
+from config.settings import Settings, load_settings
 from flows.ingest_equity import ingest_equity_flow
 from lake import open_lake
 from lake.adjustment import adjusted_bars
@@ -51,43 +51,55 @@ def stored(home: Path, table: str) -> pd.DataFrame:
     return frame
 
 
-def test_a_day_a_split_and_two_failures_later_the_history_is_as_it_was_traded(tmp_path: Path) -> None:
-    home, service = tmp_path / "home", YahooService(market(), BEFORE)
-    symbols = ",".join([*NAMES, "SPLT"])
-    words = ("ingest", "equity", "--source", "yahoo", "--symbols", symbols, "--json")
-    faults = [Fault(kind="500", match="chart/S07"), Fault(kind="429", match="chart/S03.*period1", nth=1, retry_after="0")]
-    with ReplayServer(services=[service], faults=faults) as server:
-        environment = server.proxy_environment()
-        environment["QUANT_DATA__SECONDS_BETWEEN_REQUESTS__YAHOO"] = "0"
+def settings_for(server: ReplayServer, home: Path) -> Settings:
+    """Yahoo's hosts below the server's address, without waiting between requests."""
+    return load_settings(
+        {
+            "home": str(home),
+            "data.addresses": {"yahoo": f"http://127.0.0.1:{server.port}"},
+            "data.seconds_between_requests": {"yahoo": 0.0},
+        }
+    )
 
-        first = quant(home, *words, env=environment)
-        assert first.code == 5, first.err  # a source failed for a name; the others are stored
-        outcomes = {one["symbol"]: one for one in first.document["outcomes"]}
-        assert outcomes["S07"]["outcome"] == "failed"
-        assert "answered 500" in outcomes["S07"]["message"]
-        assert "delisted" not in outcomes["S07"]["message"]
-        assert {outcome["outcome"] for name, outcome in outcomes.items() if name != "S07"} == {"stored"}
-        assert first.document["rows"]["new"] == 19 * 4
+
+def command(names: list[str]) -> tuple[str, ...]:
+    return ("ingest", "equity", "--source", "yahoo", "--symbols", ",".join(names), "--json")
+
+
+def through(server: ReplayServer) -> dict[str, str]:
+    """The environment of a command that finds Yahoo behind the server's proxy."""
+    return {**server.proxy_environment(), "QUANT_DATA__SECONDS_BETWEEN_REQUESTS__YAHOO": "0"}
+
+
+def test_a_day_and_a_split_later_the_history_is_as_it_was_traded(tmp_path: Path) -> None:
+    home, service = tmp_path / "home", YahooService(market(), BEFORE)
+    words = command([*NAMES, "SPLT"])
+    asked_to_wait = Fault(kind="429", match="chart/S03.*period1", nth=1, retry_after="0")
+    with ReplayServer(services=[service], faults=[asked_to_wait]) as server:
+        first = quant(home, *words, env=through(server))
+        assert first.code == 0, first.err
+        assert {one["outcome"] for one in first.document["outcomes"]} == {"stored"}
+        assert first.document["rows"]["new"] == 20 * 4
+        assert [question.status for question in server.asked if "chart/S03" in question.words and "period1" in question.query] == [
+            429,
+            200,
+        ]
         before = stored(home, "equity_bars")
         assert not server.errors
 
-        server.faults = []
         service.now = AFTER
-        second = quant(home, *words, env=environment)
+        second = quant(home, *words, env=through(server))
         assert second.code == 0, second.err
-        assert second.document["tables"]["equity_bars"]["new"] == 19 * 1 + 5  # one day more; of the one that failed all five
-        assert second.document["tables"]["equity_bars"]["revised"] == 0
-        assert second.document["tables"]["corporate_actions"]["new"] == 1
+        tables = second.document["tables"]
+        assert (tables["equity_bars"]["new"], tables["equity_bars"]["revised"], tables["corporate_actions"]["new"]) == (20, 0, 1)
 
-        third = quant(home, *words, env=environment)
-        assert third.code == 0, third.err
-        assert (third.document["rows"]["new"], third.document["rows"]["revised"]) == (0, 0)
-        assert third.document["snapshot_id"] == second.document["snapshot_id"]
+        third = ingest_equity_flow([*NAMES, "SPLT"], source="yahoo", settings=settings_for(server, home))
+        assert (third.total.new, third.total.revised, third.snapshot_id) == (0, 0, second.document["snapshot_id"])
 
     after = stored(home, "equity_bars")
-    kept = after[after["session"].isin(before["session"]) & (after["symbol"] != "S07")]
     columns = ["symbol", "session", "open", "high", "low", "close", "volume", "ingest_id"]
-    pd.testing.assert_frame_equal(kept[columns].reset_index(drop=True), before[columns], check_exact=True)
+    kept = after.loc[after["session"].isin(before["session"]), columns].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, before[columns], check_exact=True)
     for name, one in service.listings.items():
         assert after.loc[after["symbol"] == name, "close"].tolist() == one.bars["close"].tolist(), name
     actions = stored(home, "corporate_actions")
@@ -99,15 +111,36 @@ def test_a_day_a_split_and_two_failures_later_the_history_is_as_it_was_traded(tm
     assert abs(adjusted["close"].pct_change().dropna()).max() < 0.04  # no day on which three quarters were lost
 
 
+def test_one_symbol_that_fails_does_not_fail_nineteen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.ingest_ask.FIRST_DELAY_SECONDS", 0.0)
+    service = YahooService(market(), AFTER)
+    with ReplayServer(services=[service], faults=[Fault(kind="500", match="chart/S07")]) as server:
+        settings, clock = settings_for(server, tmp_path / "home"), FixedClock(AFTER)
+        report = ingest_equity_flow([*NAMES, "SPLT"], source="yahoo", settings=settings, clock=clock)
+        failed = {one.name: one for one in report.names}.pop("S07")
+        assert (failed.outcome, [one.outcome for one in report.names].count("stored")) == ("failed", 19)
+        assert "answered 500" in str(failed.message)
+        assert "delisted" not in str(failed.message)
+        server.faults = []
+        healed = ingest_equity_flow([*NAMES, "SPLT"], source="yahoo", settings=settings, clock=clock)
+    assert {one.name: one.outcome for one in healed.names if one.outcome != "unchanged"} == {"S07": "stored"}
+    assert healed.total.new == 5
+
+
+@pytest.mark.slow
+def test_the_command_says_by_its_exit_code_that_a_symbol_failed(tmp_path: Path) -> None:
+    with ReplayServer(services=[YahooService(market(), AFTER)], faults=[Fault(kind="500", match="chart/S07")]) as server:
+        said = quant(
+            tmp_path / "home", *command(["S06", "S07"]), env=through(server)
+        )  # waits 2, 4 and 8 seconds before it gives up
+    assert said.code == 5, said.err
+    assert {one["symbol"]: one["outcome"] for one in said.document["outcomes"]} == {"S06": "stored", "S07": "failed"}
+
+
 def test_a_symbol_that_yahoo_does_not_have_fails_nobody(tmp_path: Path) -> None:
     service = YahooService(market(), AFTER)
     with ReplayServer(services=[service]) as server:
-        settings = load_settings(
-            {
-                "data.addresses": {"yahoo": f"http://127.0.0.1:{server.port}"},
-                "data.seconds_between_requests": {"yahoo": 0.0},
-            }
-        )
+        settings = settings_for(server, tmp_path / "home")
         report = ingest_equity_flow(["S01", "GONE"], source="yahoo", settings=settings, clock=FixedClock(AFTER))
     outcomes = {one.name: one for one in report.names}
     assert (outcomes["S01"].outcome, outcomes["GONE"].outcome) == ("stored", "missing")
@@ -121,9 +154,9 @@ def test_option_chains_are_stored_by_the_command(tmp_path: Path) -> None:
     near, far = ((datetime.now(UTC) + timedelta(days=days)).date() for days in (30, 60))
     chains = {near: [contract(near, "C", 225.0), contract(near, "P", 225.0)], far: [contract(far, "C", 232.5)]}
     with ReplayServer(services=[YahooService({"ACME": Listing(bars=BARS, chains=chains)}, AFTER)]) as server:
-        environment = server.proxy_environment()
-        environment["QUANT_DATA__SECONDS_BETWEEN_REQUESTS__YAHOO"] = "0"
-        said = quant(tmp_path / "home", "ingest", "options", "--source", "yahoo", "--symbols", "ACME", "--json", env=environment)
+        said = quant(
+            tmp_path / "home", "ingest", "options", "--source", "yahoo", "--symbols", "ACME", "--json", env=through(server)
+        )
         assert said.code == 0, said.err
     rows = stored(tmp_path / "home", "option_quotes")
     assert sorted(rows["expiry"]) == [near, near, far]
