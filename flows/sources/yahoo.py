@@ -146,7 +146,7 @@ class YahooEquity:
         symbol = str(request["symbol"])
         length = INTERVALS[self.interval]
         splits = chart.of_kind("split")
-        unapplied = splits_not_applied(chart.bars, splits) if length is None else []
+        unapplied = splits_not_applied(chart.bars, splits)
         frame, notes = priced(chart)
         frame = frame.loc[within(frame["session"], window)]
         frame, refused = place(frame, chart, calendar, length, symbol)

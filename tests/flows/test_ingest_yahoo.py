@@ -127,6 +127,33 @@ def test_one_symbol_that_fails_does_not_fail_nineteen(tmp_path: Path, monkeypatc
     assert healed.total.new == 5
 
 
+def test_intraday_bars_grow_day_by_day_beside_the_daily_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = YahooService(market(), BEFORE)
+    spans = [
+        pd.date_range(f"{day.date()} 13:30", f"{day.date()} 20:00", freq="min", inclusive="left", tz="UTC") for day in DAYS[-2:]
+    ]
+    index = spans[0].append(spans[1])
+    price = 500 + 0.01 * np.arange(len(index))
+    price[len(spans[0]) :] /= 4
+    columns = dict.fromkeys(("open", "high", "low", "close"), price)
+    service.listings["SPLT"].minutes = pd.DataFrame({**columns, "volume": 10.0}, index=index)
+    with ReplayServer(services=[service]) as server:
+        settings, clock = settings_for(server, tmp_path / "home"), FixedClock(BEFORE)
+        monkeypatch.setattr("flows.sources.yahoo.SystemClock", lambda: clock)  # Yahoo has intraday bars of sixty days only
+        ingest_equity_flow("SPLT", source="yahoo", settings=settings, clock=clock)
+        first = ingest_equity_flow("SPLT", source="yahoo", interval="5m", settings=settings, clock=clock)
+        service.now = AFTER
+        clock.move_to(AFTER)
+        second = ingest_equity_flow("SPLT", source="yahoo", interval="5m", settings=settings, clock=clock)
+    assert (first.tables["equity_bars"].new, second.tables["equity_bars"].new, second.tables["equity_bars"].revised) == (78, 78, 0)
+    bars = stored(tmp_path / "home", "equity_bars")
+    assert bars.groupby("interval").size().to_dict() == {"1d": 4, "5m": 156}
+    opens = bars.loc[bars["interval"] == "5m", "open"].tolist()
+    assert opens == pytest.approx(
+        np.concatenate([500 + 0.05 * np.arange(78), (503.9 + 0.05 * np.arange(78)) / 4]).tolist(), rel=1e-6
+    )
+
+
 @pytest.mark.slow
 def test_the_command_says_by_its_exit_code_that_a_symbol_failed(tmp_path: Path) -> None:
     with ReplayServer(services=[YahooService(market(), AFTER)], faults=[Fault(kind="500", match="chart/S07")]) as server:

@@ -296,6 +296,26 @@ def test_no_answer_in_time_is_a_failure() -> None:
             ask(source, "AAPL")
 
 
+def test_a_server_that_is_not_there_is_a_failure() -> None:
+    with yahoo({"AAPL": SPLIT}, AFTER) as (source, _, _, _):
+        pass
+    with pytest.raises(ServiceUnavailable, match="yahoo gave no answer"):
+        ask(source, "AAPL")
+
+
+def test_two_threads_get_each_their_own_answers() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    listings = {f"T{number}": Listing(bars=SPLIT.bars * (number + 1)) for number in range(8)}
+    with yahoo(listings, AFTER) as (source, _, server, _), ThreadPoolExecutor(4) as pool:
+        other = YahooEquity(settings_for(server), clock=FixedClock(AFTER))
+        found = list(pool.map(lambda number: ask((source, other)[number % 2], f"T{number}"), range(8)))
+    for number, (bars, _, answers) in enumerate(found):
+        assert set(bars["symbol"]) == {f"T{number}"}
+        np.testing.assert_allclose(bars["close"], SPLIT.bars["close"] * (number + 1), rtol=1e-9)
+        assert f'"symbol":"T{number}"'.encode() in answers[0].payload
+
+
 def test_lost_cookies_and_crumbs_do_not_matter_for_bars() -> None:
     faults = [Fault(kind="500", match="getcrumb"), Fault(kind="reset", match="fc.yahoo.com")]
     with yahoo({"AAPL": SPLIT}, AFTER, faults=faults) as (source, _, _, _):
@@ -623,6 +643,17 @@ def test_intraday_bars_before_a_split_are_as_traded() -> None:
     assert bars["open"].iloc[:3].tolist() == [499.0, 499.05, 499.1]
     assert bars["open"].iloc[78] == 127.0
     assert bars["volume"].iloc[:2].tolist() == [50.0, 50.0]
+
+
+def test_intraday_bars_that_are_not_adjusted_for_a_listed_split_are_refused() -> None:
+    minutes = minutes_of([("2020-08-28 13:30", "2020-08-28 20:00")], start=499.0)
+    later = minutes_of([("2020-08-31 13:30", "2020-08-31 20:00")], start=127.0)
+    splits = SPLIT.splits
+    listing = Listing(bars=SPLIT.bars, splits=splits, unapplied=list(splits), minutes=pd.concat([minutes, later]))
+    with yahoo({"X": listing}, AFTER, interval="15m") as (source, _, _, _):
+        bars, _, answers = ask(source, "X", date(2020, 8, 28))
+    assert set(bars["session"]) == {date(2020, 8, 31)}
+    assert [row.rule for row in answers[0].refused] == ["split_not_applied"] * 26
 
 
 def test_a_request_waits_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
