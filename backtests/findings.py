@@ -263,6 +263,29 @@ def _vendor_adjusted(case: _Case) -> Finding | None:
     )
 
 
+def _held_past_delisting(case: _Case) -> Finding | None:
+    """Engines know no delisting: what nobody sells before it stays in the book at its last close."""
+    orders, last = case.result.orders, case.result.equity.index[-1]
+    held: list[str] = []
+    for symbol in case.result.spec.symbols:
+        company = case.panel.companies.get(symbol)
+        if company is None or company.delisted is None or pd.Timestamp(company.delisted) > last:
+            continue
+        of_symbol = orders[orders["symbol"] == symbol]
+        signed = np.where(of_symbol["side"] == "buy", 1.0, -1.0) * of_symbol["quantity"].to_numpy(dtype=np.float64)
+        if abs(signed.sum()) > 1e-6 * max(float(np.abs(signed).sum()), 1.0):
+            got = "an unknown amount" if company.final_value is None else f"{company.final_value:g}"
+            held.append(f"{signed.sum():.6g} of {symbol} (delisted {company.delisted}, its holders got {got} a share)")
+    if not held:
+        return None
+    return _finding(
+        "held_past_delisting",
+        "serious",
+        f"{_listed(held)} were still held when there was nothing left to hold, and stay in the result at the last close",
+        "end the run before the delisting, or leave the symbol out from its announcement on: what its holders lost is not in here",
+    )
+
+
 def _crisis_only(case: _Case) -> Finding | None:
     if case.role == "benchmark" or case.benchmark is None:
         return None
@@ -331,6 +354,7 @@ _CHECKS: dict[str, Callable[[_Case], Finding | None]] = {
     "stale_fills": _stale_fills,
     "same_close_fills": _same_close,
     "vendor_adjusted": _vendor_adjusted,
+    "held_past_delisting": _held_past_delisting,
     "crisis_only": _crisis_only,
     "behind_benchmark": _behind_benchmark,
     "short_history": _short_history,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from backtests.result import ORDER_COLUMNS, TRADE_COLUMNS, BacktestResult
 from backtests.strategy import StrategySpec
 from config.conventions import REFERENCE, Convention
 from features.panel import MarketPanel
+from lake.listings import History, Spell
 from risk.metrics import performance
 from tracking.evidence import Finding
 
@@ -251,3 +253,19 @@ def test_behind_the_benchmark() -> None:
 def test_short_history(sessions: int, severity: str | None) -> None:
     found = findings_of(result_of(steady(sessions))).get("short_history")
     assert (found.severity if found else None) == severity
+
+
+@pytest.mark.parametrize(("value", "said"), [(0.25, "0.25"), (None, "an unknown amount")])
+def test_shares_held_past_a_delisting_are_serious(value: float | None, said: str) -> None:
+    result = result_of(steady(), fills=3)  # buy, sell, buy: one share is left
+    gone = result.equity.index[500]
+    spells = (Spell("X", None, gone.date()),)
+    panel = replace(
+        panel_of(np.full(1001, 100.0)), companies={"X": History(spells=spells, delisted=gone.date(), final_value=value)}
+    )
+    found = findings_of(result, panel=panel)["held_past_delisting"]
+    assert found.severity == "serious"
+    assert f"1 of X (delisted {gone.date()}, its holders got {said} a share)" in found.text
+    assert "held_past_delisting" not in findings_of(result_of(steady(), fills=4), panel=panel)  # sold again in time
+    later = replace(panel, companies={"X": History(spells=spells, delisted=date(2100, 1, 1))})
+    assert "held_past_delisting" not in findings_of(result, panel=later)
