@@ -98,7 +98,8 @@ def open_table(path: Place, version: int | None = None) -> DeltaTable | None:
                 raise
             raise IntegrityError(
                 f"the log of the table in {path} is damaged: {first_line(problem)}",
-                remedy="restore the folder from a backup, or ingest into a new home",
+                remedy="after a power cut: quant data maintain --repair; otherwise restore the folder from a backup, "
+                "or ingest into a new home",
             ) from problem
 
 

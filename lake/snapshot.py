@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from config.errors import IntegrityError, LockHeldError, UnknownNameError, did_you_mean
+from config.errors import InputError, IntegrityError, LockHeldError, UnknownNameError, did_you_mean
 from config.hashing import canonical_json, digest, short
 from config.locks import exclusive
 from lake.bucket import Bucket
@@ -30,7 +31,7 @@ from lake.files import write_whole
 from lake.place import Place
 from lake.reading import BOOKKEEPING, Tables
 
-__all__ = ["Snapshot", "load", "newest_name", "publish", "published", "snapshot_id"]
+__all__ = ["Snapshot", "forget", "load", "newest_name", "point_at", "publish", "published", "published_at", "snapshot_id"]
 
 _FORMAT = 1
 _PUBLISH_WAIT_SECONDS = 60.0
@@ -139,6 +140,86 @@ def _sync(root: Path, tables: Mapping[str, TableVersion], before: Mapping[str, T
         first = before[name].version + 1 if name in before and before[name].table_id == at.table_id else 0
         for version in range(first, at.version + 1):
             sync_commit(root / name, version)
+
+
+def point_at(root: Place, at: Mapping[str, TableVersion]) -> tuple[str, ...]:
+    """Let published snapshots read other versions of the same content, as maintenance laid them out; return their ids.
+
+    A snapshot's id is its content's, so it stays. Only the newest snapshot is changed in a bucket, by a place in the row of its
+    own; on this machine every one of that content.
+
+    Parameters
+    ----------
+    at : mapping of str to TableVersion
+        Tables and the version to read, where the snapshot names a version of the same table with the same content number.
+    """
+    if isinstance(root, Bucket):
+        number, newest = _row_end(root)
+        moved = None if newest is None else _moved(newest, at)
+        if newest is None or moved is None or not _in_row(root, number + 1).write_new(moved):
+            return ()  # another publisher was quicker: the next maintenance will do it
+        _own_file(root, newest.id).write(moved)
+        return (newest.id,)
+    folder = root / "snapshots"
+    changed = []
+    with (
+        storage_errors("publish a snapshot", folder),
+        exclusive(folder / ".lock", "a publication", wait_seconds=_PUBLISH_WAIT_SECONDS),
+    ):
+        for name in published(root):
+            moved = _moved(load(root, name), at)
+            if moved is not None:
+                write_whole(_file(root, name), moved)
+                changed.append(name)
+    return tuple(changed)
+
+
+def published_at(root: Place, name: str) -> datetime:
+    """When a snapshot's file was written: at its publication, or since then by maintenance."""
+    if isinstance(root, Bucket):
+        import obstore
+
+        moment: datetime = obstore.head(*_own_file(root, name).object)["last_modified"]
+        return moment
+    return datetime.fromtimestamp(_file(root, name).stat().st_mtime, UTC)
+
+
+def forget(root: Place, names: Collection[str]) -> None:
+    """Take published snapshots away; those that remain stay readable, in the same order. The newest cannot be forgotten."""
+    if newest_name(root) in names:
+        raise InputError("the newest snapshot cannot be forgotten")
+    if isinstance(root, Bucket):
+        for number in _row(root):
+            place = _in_row(root, number)
+            data = place.read()
+            if data is not None and _parsed(root, place, data).id in names:
+                place.remove()
+        for name in names:
+            _own_file(root, name).remove()
+        return
+    folder = root / "snapshots"
+    with (
+        storage_errors("forget a snapshot", folder),
+        exclusive(folder / ".lock", "a publication", wait_seconds=_PUBLISH_WAIT_SECONDS),
+    ):
+        kept = [name for name in published(root) if name not in names]
+        for name, parent in zip(
+            kept, [*kept[1:], None], strict=True
+        ):  # the links first: whatever happens then, what remains can be found
+            snapshot = load(root, name)
+            if snapshot.parent != parent:
+                write_whole(_file(root, snapshot.id), _document(snapshot.id, parent, snapshot.tables))
+        for name in names:
+            _file(root, name).unlink(missing_ok=True)
+
+
+def _moved(snapshot: Snapshot, at: Mapping[str, TableVersion]) -> bytes | None:
+    tables = dict(snapshot.tables)
+    for name, now in at.items():
+        then = tables.get(name)
+        if then is not None and (then.table_id, then.chain) == (now.table_id, now.chain):
+            tables[name] = now
+    return None if tables == dict(snapshot.tables) else _document(snapshot.id, snapshot.parent, tables)
 
 
 def published(root: Place) -> tuple[str, ...]:
@@ -292,4 +373,5 @@ def _published_in_bucket(root: Bucket) -> tuple[str, ...]:
     places = [_in_row(root, number) for number in reversed(_row(root))]
     with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
         documents = list(pool.map(Bucket.read, places))
-    return tuple(_parsed(root, place, data).id for place, data in zip(places, documents, strict=True))
+    found = (_parsed(root, place, data).id for place, data in zip(places, documents, strict=True))
+    return tuple(dict.fromkeys(found))  # one that was laid out anew stands in the row twice

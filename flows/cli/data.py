@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.ingest import Day, Symbols, ingest, names
+from flows.cli.maintain import add_maintain
 from flows.cli.quality import add_quality_verbs
 from flows.cli.shell import JsonFlag, emit, new_group, progress_on_stderr, settings_from, table
 
@@ -192,5 +193,6 @@ def add_to(app: typer.Typer) -> None:
     """Add these verbs to the tree."""
     app.add_typer(ingest, name="ingest")
     add_quality_verbs(data)
+    add_maintain(data)
     app.add_typer(data, name="data")
     app.add_typer(features, name="features")
