@@ -323,6 +323,8 @@ class AlpacaOptions(_Alpaca):
         Tells the moment of an answer instead of the vendor's Date header.
     """
 
+    incremental = False  # a chain is always asked for whole
+
     def __init__(
         self,
         settings: Settings,

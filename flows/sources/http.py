@@ -48,12 +48,19 @@ class Reply:
         Names in lower case.
     origin : str
         The address asked, without keys: `Answer.origin`.
+    secrets : tuple of str
+        What `shown` cuts out of a text.
     """
 
     status: int
     body: bytes = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     origin: str
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    def shown(self, text: str) -> str:
+        """A text of the vendor's for an error: short, on one line, and without the keys, should it repeat them."""
+        return _without(self.secrets, " ".join(text.split()))[:_MOST_SHOWN]
 
     @property
     def answered_at(self) -> datetime | None:
@@ -71,7 +78,7 @@ class Reply:
         try:
             return json.loads(self.body)
         except ValueError as problem:
-            shown = self.body[:_MOST_SHOWN].decode("utf-8", "replace")
+            shown = self.shown(self.body.decode("utf-8", "replace"))
             raise ServiceUnavailable(
                 f"{self.origin} did not answer with JSON ({problem}): {shown!r}", remedy="run the same command again"
             ) from None
@@ -160,11 +167,12 @@ class VendorClient:
         self._refuse_failure(answer, body, origin, allow)
         said = answer.headers.get("content-type", "")
         if answer.status_code not in allow and expect and said and not any(word in said for word in expect):
-            shown = self._shown(body[:_MOST_SHOWN].decode("utf-8", "replace"))
+            shown = self._shown(body.decode("utf-8", "replace"))[:_MOST_SHOWN]
             raise ServiceUnavailable(
                 f"{origin} answered with {said}, not with {' or '.join(expect)}: {shown!r}", remedy="run the same command again"
             )
-        return Reply(status=answer.status_code, body=body, headers=dict(answer.headers), origin=origin)
+        headers = dict(answer.headers)
+        return Reply(status=answer.status_code, body=body, headers=headers, origin=origin, secrets=self._secrets)
 
     def _exchange(self, url: str, query: Mapping[str, Any]) -> tuple[httpx.Response, bytes]:
         """The answer and its body, whole and decompressed.
@@ -203,7 +211,7 @@ class VendorClient:
         status = answer.status_code
         if answer.is_success or status in allow:
             return
-        words = self._shown(" ".join(body.decode("utf-8", "replace").split())[:_MOST_SHOWN])
+        words = self._shown(" ".join(body.decode("utf-8", "replace").split()))[:_MOST_SHOWN]
         if status == 429:
             seconds = retry_after(answer.headers.get("retry-after"))
             asked = "" if seconds is None else f" for {seconds:g} s"
@@ -272,6 +280,12 @@ def _decompressed(body: bytes, encoding: str) -> bytes:
             raise _NotWhole("the compressed body ends in the middle")
         body = stream.unused_data
     return whole
+
+
+def _without(secrets: Sequence[str], text: str) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
 
 
 def address_of(source: str, own: str, settings: Settings) -> str:

@@ -300,6 +300,8 @@ class PolygonOptions(_Polygon):
         Tells the moment of an answer instead of the vendor's Date header.
     """
 
+    incremental = False  # a chain is always asked for whole
+
     def __init__(
         self,
         settings: Settings,
@@ -406,7 +408,7 @@ def _checked(reply: Reply) -> dict[str, Any]:
     status = document.get("status")
     if status in ("OK", "DELAYED"):
         return document
-    words = str(document.get("error") or document.get("message") or "no reason given")[:200]
+    words = reply.shown(str(document.get("error") or document.get("message") or "no reason given"))
     if "maximum requests" in words.lower():
         raise RateLimited(f"{SOURCE} asks us to wait ({reply.origin}): {words}")
     if status in ("NOT_AUTHORIZED", "AUTH_FAILED", "AUTH_ERROR"):

@@ -81,7 +81,7 @@ class _Tradier:
         self._heed_quota(reply)
         document = reply.json()
         if not isinstance(document, dict) or part not in document:
-            words = " ".join(str(document).split())[:200]
+            words = reply.shown(str(document))
             if isinstance(document, dict) and ("fault" in document or "errors" in document):
                 raise ServiceError(
                     f"{reply.origin} was refused: {words}", remedy="check the names and the window that were asked for"
@@ -140,6 +140,8 @@ class TradierOptions(_Tradier):
     clock : Clock, optional
         Tells the moment of an answer instead of the vendor's Date header.
     """
+
+    incremental = False  # a chain is always asked for whole
 
     def __init__(
         self,

@@ -78,7 +78,7 @@ class Watch:
             body = answer.content
         except requests.RequestException as problem:
             raise self.no_answer(origin, problem) from None
-        status, words = answer.status_code, self.shown(" ".join(body[:_MOST_SHOWN].decode("utf-8", "replace").split()))
+        status, words = answer.status_code, self.shown(" ".join(body.decode("utf-8", "replace").split()))[:_MOST_SHOWN]
         if status == 429:
             seconds = retry_after(answer.headers.get("retry-after"))
             asked = "" if seconds is None else f" for {seconds:g} s"

@@ -240,6 +240,18 @@ def test_a_failure_has_its_class_and_is_never_an_empty_answer(
     assert len([question for question in server.asked if where in question.words]) == 1
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 500])
+def test_a_vendor_that_repeats_the_keys_does_not_show_them(tmp_path: Path, status: int) -> None:
+    (tmp_path / "body").write_text(json.dumps({"message": f"no account of {KEY} and {SECRET}"}))
+    entry = {"id": "bars", "method": "GET", "host": HOST, "path": "/v2/stocks/bars", "query": {}, "status": status, "headers": {}}
+    entry |= {"content_type": "application/json", "recorded": "2025-11-12", "body_file": "body"}
+    (tmp_path / "index.json").write_text(json.dumps([entry]))
+    with ReplayServer(tmp_path) as server, pytest.raises(ServiceError, match=r"no account of \*\*\*") as failed:
+        bars(server, "ACME")
+    assert KEY not in str(failed.value)
+    assert SECRET not in str(failed.value)
+
+
 def test_without_keys_the_error_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="ALPACA_API_KEY is not set"):
         get_source("alpaca", "equity", load_settings())

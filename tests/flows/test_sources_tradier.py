@@ -231,12 +231,13 @@ def test_a_failure_has_its_class_and_is_never_an_empty_answer(
 def test_a_refused_key_and_an_answer_that_is_a_fault_are_not_retried(tmp_path: Path) -> None:
     entry = {"method": "GET", "host": HOST, "path": "/v1/markets/quotes", "content_type": "application/json", "headers": {}}
     entry |= {"recorded": "2025-11-12", "body_file": "body"}
-    (tmp_path / "body").write_text('{"fault": {"faultstring": "Invalid Access Token"}}')
+    (tmp_path / "body").write_text(f'{{"fault": {{"faultstring": "Invalid Access Token {KEY}"}}}}')
     for status in (200, 401):
         (tmp_path / "index.json").write_text(json.dumps([{**entry, "id": "fault", "query": {}, "status": status}]))
         with ReplayServer(tmp_path) as server, pytest.raises(ServiceError, match="Invalid Access Token") as failed:
             quotes(server, "ACME")
         assert type(failed.value) is ServiceError
+        assert KEY not in str(failed.value)  # although the vendor repeats it
 
 
 def test_without_a_key_the_error_names_the_variable() -> None:
