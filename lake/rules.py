@@ -120,7 +120,7 @@ def _negative(column: str) -> Rule:
     return Rule(name="negative_value", breaks=f"{column} < 0", reason=f"'{column} is ' || {column}", doc="Counts are not negative.")
 
 
-# Cboe's own VIX history breaks the order of high and low in 47 rows (1990 to 2026): they are what the index's publisher says, so they are kept.
+# Cboe's own VIX history breaks the order of high and low in 47 rows: they are what the index's publisher says, and kept.
 _PUBLISHERS_OWN: Mapping[str, Severity] = {"cboe": "flag"}
 
 _BAR_RULES = (
