@@ -155,20 +155,23 @@ class YahooService:
             end = max(pd.Timestamp(self.now.date()), *(one.bars.index[-1] for one in self.listings.values())) + timedelta(days=400)
             calendar = xcals.get_calendar(listing.calendar, start=start - timedelta(days=400), end=end)
             self._calendars[listing.calendar] = calendar.schedule
-        return self._calendars[listing.calendar]
+        found: pd.DataFrame = self._calendars[listing.calendar]
+        return found
 
     def _opens(self, listing: Listing) -> np.ndarray[Any, Any]:
         """Opens of the listing's sessions, seconds; a day off the calendar opens at midnight there."""
-        opens = self._schedule(listing)["open"].reindex(listing.bars.index)
-        midnights = pd.Series(listing.bars.index.tz_localize(listing.timezone), index=opens.index).dt.tz_convert("UTC")
-        return np.array([int(moment.timestamp()) for moment in opens.fillna(midnights)])
+        return self._moments(listing, "open", timedelta(0))
 
     def _closes(self, listing: Listing) -> np.ndarray[Any, Any]:
-        closes = self._schedule(listing)["close"].reindex(listing.bars.index)
-        late = pd.Series(listing.bars.index.tz_localize(listing.timezone), index=closes.index).dt.tz_convert("UTC") + timedelta(
-            hours=16
+        return self._moments(listing, "close", timedelta(hours=16))
+
+    def _moments(self, listing: Listing, column: str, otherwise: timedelta) -> np.ndarray[Any, Any]:
+        days = pd.DatetimeIndex(listing.bars.index)
+        known = pd.DatetimeIndex(self._schedule(listing)[column].reindex(days))
+        instead = days.tz_localize(listing.timezone).tz_convert("UTC") + otherwise
+        return np.array(
+            [int((moment if pd.notna(moment) else other).timestamp()) for moment, other in zip(known, instead, strict=True)]
         )
-        return np.array([int(moment.timestamp()) for moment in closes.fillna(late)])
 
     def _effective(self, listing: Listing) -> dict[date, float]:
         """Splits whose day has come, by ex-date."""
@@ -202,7 +205,7 @@ class YahooService:
         frame["stamp"] = opens[begun]
         newest = min(self._seconds(), int(closes[begun][-1]) + 1) if begun.any() else 0
         if begun.any() and pd.Timestamp(newest, unit="s", tz=listing.timezone).tz_localize(None).normalize() == frame.index[-1]:
-            frame.iloc[-1, frame.columns.get_loc("stamp")] = newest  # a day that ends at midnight keeps its own stamp
+            frame.loc[frame.index[-1], "stamp"] = newest  # a day that ends at midnight keeps its own stamp
         factor = pd.Series(1.0, index=frame.index)
         for day, amount in {**listing.dividends}.items():
             before = frame.index < pd.Timestamp(day)
@@ -237,7 +240,7 @@ class YahooService:
         frame["stamp"] = [int(moment.timestamp()) for moment in frame.index]
         newest, closes = frame.index[-1], pd.DatetimeIndex(self._schedule(listing)["close"].reindex(days))[-1]
         if newest <= pd.Timestamp(self.now) < min(newest + length, closes):
-            frame.iloc[-1, frame.columns.get_loc("stamp")] = self._seconds()
+            frame.loc[newest, "stamp"] = self._seconds()
         return frame
 
     def _events(self, listing: Listing, asked: str, first: int, last: int) -> dict[str, Any]:
@@ -255,7 +258,7 @@ class YahooService:
             ("capitalGains", {"capitalGain", "capitalGains"}, listing.gains),
         ):
             if names & kinds:
-                rows = {}
+                rows: dict[str, dict[str, Any]] = {}
                 for day, amount in events.items():
                     if day <= today and first <= stamp(day) < last:
                         factor = float(self._factor(listing, pd.DatetimeIndex([day]))[0])
@@ -275,7 +278,7 @@ class YahooService:
     def _meta(self, symbol: str, listing: Listing, interval: str, query: Mapping[str, str], first: int) -> dict[str, Any]:
         daily = self._daily(listing)
         zone = pd.Timestamp(self.now).tz_convert(listing.timezone)
-        offset = int(zone.utcoffset().total_seconds())
+        offset = int((zone.utcoffset() or timedelta(0)).total_seconds())
         last = daily.iloc[-1] if len(daily) else None
         before = daily.loc[daily["stamp"] < first, "close"].dropna()
         opens, closes = self._opens(listing), self._closes(listing)
