@@ -60,7 +60,7 @@ class Reply:
 
     def shown(self, text: str) -> str:
         """A text of the vendor's for an error: short, on one line, and without the keys, should it repeat them."""
-        return _without(self.secrets, " ".join(text.split()))[:_MOST_SHOWN]
+        return _without(" ".join(text.split()), self.secrets)[:_MOST_SHOWN]
 
     @property
     def answered_at(self) -> datetime | None:
@@ -280,12 +280,6 @@ def _decompressed(body: bytes, encoding: str) -> bytes:
             raise _NotWhole("the compressed body ends in the middle")
         body = stream.unused_data
     return whole
-
-
-def _without(secrets: Sequence[str], text: str) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
 
 
 def address_of(source: str, own: str, settings: Settings) -> str:
