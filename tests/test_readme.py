@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,21 +61,27 @@ def test_its_sentence_about_the_outcome_is_true(demo: Demo) -> None:
     assert [entry["name"] for entry in demo[1]["strategies"]][-2:] == ["sma_search_best", "covered_calls"]
 
 
-def test_every_command_it_shows_after_the_demo_runs(demo: Demo) -> None:
+@pytest.fixture
+def own_home(demo: Demo, tmp_path: Path) -> Path:
+    """A copy of the finished demo's home: what the README's commands add to it is not in the way of other tests."""
+    return Path(shutil.copytree(demo[0], tmp_path / "home"))
+
+
+def test_every_command_it_shows_after_the_demo_runs(own_home: Path) -> None:
     lines = [shlex.split(line, comments=True) for line in block("run: after demo").splitlines()]
     assert len(lines) >= 8
     for words in lines:
         assert words[0] == "quant"
-        said = quant(demo[0], *words[1:])
+        said = quant(own_home, *words[1:])
         refused = words[1] == "promote"  # shows the checks, and says by its code that the gate refuses
         assert said.code == (4 if refused else 0), (words, said.err)
         assert said.out
 
 
-def test_its_python_runs(demo: Demo) -> None:
+def test_its_python_runs(own_home: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", block("run: python")],
-        env=environment(demo[0]),
+        env=environment(own_home),
         capture_output=True,
         text=True,
         check=False,
