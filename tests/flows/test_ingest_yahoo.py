@@ -12,6 +12,7 @@ import pytest
 from config.clock import FixedClock
 from config.settings import Settings, load_settings
 from flows.ingest_equity import ingest_equity_flow
+from flows.ingest_report import IngestReport
 from lake import open_lake
 from lake.adjustment import adjusted_bars
 from tests.flows.demo_home import quant
@@ -125,6 +126,33 @@ def test_one_symbol_that_fails_does_not_fail_nineteen(tmp_path: Path, monkeypatc
         healed = ingest_equity_flow([*NAMES, "SPLT"], source="yahoo", settings=settings, clock=clock)
     assert {one.name: one.outcome for one in healed.names if one.outcome != "unchanged"} == {"S07": "stored"}
     assert healed.total.new == 5
+
+
+def test_a_split_that_yahoo_applies_before_it_lists_it_never_makes_a_false_return(tmp_path: Path) -> None:
+    service = YahooService(market(), BEFORE)
+    split = service.listings["SPLT"]
+    clock = FixedClock(BEFORE)
+
+    def day_by_day() -> tuple[IngestReport, list[float]]:
+        service.now = clock.now()
+        report = ingest_equity_flow("SPLT", source="yahoo", settings=settings_for(server, home), clock=clock)
+        snapshot = open_lake(load_settings({"home": str(home)})).snapshot()
+        return report, adjusted_bars(snapshot, ["SPLT"], adjust="splits")["close"].to_pylist()
+
+    home = tmp_path / "home"
+    with ReplayServer(services=[service]) as server:
+        assert day_by_day()[1] == pytest.approx([499.3, 506.09, 500.04, 499.23])
+        clock.move_to(AFTER)
+        split.unlisted = [date(2020, 8, 31)]
+        unlisted, closes = day_by_day()
+        assert unlisted.names[0].refetched is not None  # every stored bar differs, and the report says so
+        assert closes == pytest.approx([499.3 / 4, 506.09 / 4, 500.04 / 4, 499.23 / 4, 129.04], rel=1e-6)
+        clock.move_to(AFTER + timedelta(days=1))
+        split.unlisted = []
+        listed, closes = day_by_day()
+        assert closes == pytest.approx([499.3 / 4, 506.09 / 4, 500.04 / 4, 499.23 / 4, 129.04], rel=1e-6)
+        assert listed.tables["corporate_actions"].new == 1
+    assert stored(home, "equity_bars")["close"].tolist() == [499.3, 506.09, 500.04, 499.23, 129.04]
 
 
 def test_intraday_bars_grow_day_by_day_beside_the_daily_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

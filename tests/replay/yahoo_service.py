@@ -50,6 +50,8 @@ class Listing:
         Cash a share as paid, by ex-date.
     unapplied : collection of date
         Splits that are listed, but whose history is left as it was (Yahoo's own fault, now and then).
+    unlisted : collection of date
+        Splits that are applied to the history and not (yet) listed.
     chains : mapping of date to sequence of dict
         Option contracts by expiry, in Yahoo's own words, calls and puts told apart by their symbols.
     """
@@ -66,6 +68,7 @@ class Listing:
     dividends: Mapping[date, float] = field(default_factory=dict)
     gains: Mapping[date, float] = field(default_factory=dict)
     unapplied: Collection[date] = ()
+    unlisted: Collection[date] = ()
     chains: Mapping[date, Sequence[dict[str, Any]]] = field(default_factory=dict)
     exact_from: date = date(2012, 1, 1)
 
@@ -269,7 +272,7 @@ class YahooService:
             rows = {
                 str(stamp(day)): {"date": stamp(day), "numerator": over, "denominator": under, "splitRatio": f"{over}:{under}"}
                 for day, (over, under) in listing.splits.items()
-                if day <= today and first <= stamp(day) < last
+                if day <= today and first <= stamp(day) < last and day not in listing.unlisted
             }
             if rows:
                 found["splits"] = rows
