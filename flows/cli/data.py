@@ -40,31 +40,38 @@ def data_ls(
     inventory = list_tables(settings_from(), SystemClock(), symbols=symbols)
 
     def draw() -> None:
-        columns = ["table", "rows", "names", "first", "last", "available", "fresh", "ingested", "gaps", "held", "flags"]
-        keys = ["table", "rows", "names", "first_event", "last_event", "newest_available_at", "freshness", "last_ingest"]
-        counts = ["gaps", "quarantine", "flags"]
-        rows = [[_short(one[key]) for key in keys] + [one[key] for key in counts] for one in inventory["tables"]]
-        table(f"snapshot {inventory['snapshot_id']}", columns, rows, right=("rows", "names", "gaps", "held", "flags"))
-        for one in inventory["tables"]:
+        listed = inventory["tables"]
+        held = ["table", "rows", "names", "first_event", "last_event", "newest_available_at"]
+        shown = ["table", "rows", "names", "first event", "last event", "newest available"]
+        rows = [[_short(one[key]) for key in held] for one in listed]
+        table(f"snapshot {inventory['snapshot_id']}", shown, rows, right=("rows", "names"))
+        kept = ["table", "freshness", "last_ingest", "gaps", "quarantine", "flags"]
+        columns = ["table", "freshness", "last ingest", "open gaps", "held rows", "flags"]
+        rows = [[str(one[key])[:16] if key == "last_ingest" and one[key] else one[key] for key in kept] for one in listed]
+        table("", columns, rows, right=("open gaps", "held rows", "flags"))
+        for one in listed:
             if one["late"]:
                 typer.echo(one["message"])
         if symbols:
-            named = ["table", "name", "source", "rows", "first", "last", "available", "fresh", "gaps", "held", "flags"]
-            _draw_names(inventory["symbols"], named)
+            _draw_names(inventory["symbols"])
 
     emit(as_json, inventory, draw)
 
 
-def _draw_names(names: list[dict[str, Any]], columns: list[str]) -> None:
-    rows = [
-        [
-            *(_short(one[key]) for key in ("table", "name", "source", "rows", "first", "last", "newest_available_at")),
-            f"late by {one['late_by']}" if one["late"] else one["state"],
-            *(one[key] for key in ("gaps", "quarantine", "flags")),
+def _draw_names(names: list[dict[str, Any]]) -> None:
+    """One table a table: what a line says is the same for all of its names."""
+    columns = ["name", "source", "rows", "first", "last", "available", "freshness", "gaps", "held", "flags"]
+    for of in dict.fromkeys(one["table"] for one in names):
+        rows = [
+            [
+                *(_short(one[key]) for key in ("name", "source", "rows", "first", "last", "newest_available_at")),
+                f"late, {one['late_by']}" if one["late"] else one["state"],
+                *(one[key] for key in ("gaps", "quarantine", "flags")),
+            ]
+            for one in names
+            if one["table"] == of
         ]
-        for one in names
-    ]
-    table("", columns, rows, right=("rows", "gaps", "held", "flags"))
+        table(of, columns, rows, right=("rows", "gaps", "held", "flags"))
 
 
 def _short(value: Any) -> Any:
