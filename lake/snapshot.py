@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -31,7 +31,18 @@ from lake.files import write_whole
 from lake.place import Place
 from lake.reading import BOOKKEEPING, Tables
 
-__all__ = ["Snapshot", "forget", "load", "newest_name", "point_at", "publish", "published", "published_at", "snapshot_id"]
+__all__ = [
+    "Snapshot",
+    "forget",
+    "load",
+    "newest_name",
+    "newest_versions",
+    "point_at",
+    "publish",
+    "published",
+    "published_at",
+    "snapshot_id",
+]
 
 _FORMAT = 1
 _PUBLISH_WAIT_SECONDS = 60.0
@@ -124,14 +135,23 @@ def _document(name: str, parent: str | None, tables: Mapping[str, TableVersion])
 
 
 def _collect(root: Place) -> dict[str, TableVersion]:
-    tables: dict[str, TableVersion] = {}
-    for name in table_names(root):
-        table = None if name in BOOKKEEPING else open_table(root / name)
-        if table is not None:
-            at = version_state(root / name, table)
-            if at.rows:  # a table made by a writer that died before its first row is not there yet
-                tables[name] = at
-    return tables
+    return newest_versions(root, [name for name in table_names(root) if name not in BOOKKEEPING])
+
+
+def newest_versions(root: Place, names: Sequence[str]) -> dict[str, TableVersion]:
+    """The newest version of each of these tables that holds rows; a bucket is asked for several at once."""
+
+    def newest(name: str) -> TableVersion | None:
+        table = open_table(root / name)
+        return None if table is None else version_state(root / name, table)
+
+    if isinstance(root, Bucket):
+        with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+            found = list(pool.map(newest, names))
+    else:
+        found = [newest(name) for name in names]
+    # A table made by a writer that died before its first row is not there yet.
+    return {name: at for name, at in zip(names, found, strict=True) if at is not None and at.rows}
 
 
 def _sync(root: Path, tables: Mapping[str, TableVersion], before: Mapping[str, TableVersion]) -> None:

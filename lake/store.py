@@ -17,7 +17,7 @@ from lake.delta import TableVersion, open_table, table_names, version_state
 from lake.place import Place, find
 from lake.raw import RawStore
 from lake.reading import Tables
-from lake.snapshot import Snapshot, load, newest_name, publish, published
+from lake.snapshot import Snapshot, load, newest_name, newest_versions, publish, published
 from lake.writer import WriteResult, write_rows
 
 __all__ = ["Lake", "open_lake"]
@@ -157,12 +157,7 @@ class Lake:
 
     def tables(self) -> dict[str, TableVersion]:
         """Return the newest committed version of every table that holds rows, bookkeeping tables too."""
-        found: dict[str, TableVersion] = {}
-        for name in table_names(self.root):
-            at = self._version(name)
-            if at is not None and at.rows:
-                found[name] = at
-        return found
+        return newest_versions(self.root, table_names(self.root))
 
     def _newest(self, table: str) -> _Newest:
         at = self._version(table) if table in TABLES or table in table_names(self.root) else None
