@@ -72,6 +72,14 @@ class _Columns:
     numbers: tuple[tuple[str, tuple[str | None, ...]], ...]  # category -> long, short, spreading and the three trader counts
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """When an answer came, and when the CFTC says it last changed what it answers with."""
+
+    now: datetime
+    changed: datetime | None
+
+
 class CftcPositions:
     """Positions by category of traders, in contracts.
 
@@ -197,7 +205,7 @@ class CftcPositions:
         *,
         note: str = "",
     ) -> Answer:
-        seen = self._seen(reply)
+        seen = _Seen(self._clock.now(), moment_of(reply.headers.get("last-modified")))
         columns = _columns(self._report, header, reply.origin, traders_needed=self._via == "files") if header else None
         table, refused = ([], []) if columns is None else _rows(self._report, columns, rows, frozenset(markets), start, end)
         return Answer(
@@ -211,12 +219,6 @@ class CftcPositions:
             refused=tuple(refused),
             notes=(note,) if note else (),
         )
-
-    def _seen(self, reply: Reply) -> datetime:
-        """When everything in an answer was public at the latest: when the CFTC last changed it, else now."""
-        now = self._clock.now()
-        changed = moment_of(reply.headers.get("last-modified"))
-        return now if changed is None else min(changed, now)
 
 
 def _named(rows: Sequence[Mapping[str, Any]]) -> tuple[frozenset[str], list[dict[str, Any]]]:
@@ -366,20 +368,22 @@ class _Looks:
         return self._newest[place - 1] if place else None
 
 
-def _available(as_of: date, seen: datetime, looks: _Looks) -> datetime:
+def _available(as_of: date, seen: _Seen, looks: _Looks) -> datetime:
     """The moment from which a report that is not stored yet counts as public.
 
     Where the calendar names a moment it counts, but never later than the report was seen. Where it names none, or where an earlier
-    ingest looked after that moment and did not find the report, only the moment at which it was seen is sure.
+    ingest looked after that moment and did not find the report, only that it is there now is sure: it came with the CFTC's last
+    change, if that lies after the last look, and is dated by it or by now.
     """
-    by_calendar = published(as_of)
-    if by_calendar is None:
-        return seen
-    last = looks.last(as_of)
-    return seen if last is not None and by_calendar <= last else min(by_calendar, seen)
+    by_calendar, last = published(as_of), looks.last(as_of)
+    if by_calendar is not None and (last is None or by_calendar > last):
+        return min(by_calendar, seen.now)
+    if seen.changed is None or seen.changed > seen.now or (last is not None and seen.changed <= last):
+        return seen.now
+    return seen.changed if seen.changed.date() > as_of else seen.now
 
 
-def _table(report: Report, rows: Sequence[_Row], seen: datetime, looked: Mapping[str, Sequence[Looked]]) -> pa.Table:
+def _table(report: Report, rows: Sequence[_Row], seen: _Seen, looked: Mapping[str, Sequence[Looked]]) -> pa.Table:
     import pandas as pd
 
     from flows.sources.shape import table_of

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from config.calendar import session_closes, sessions
-from config.errors import InputError, UnknownNameError
+from config.errors import InputError, ServiceUnavailable, UnknownNameError
 from config.settings import load_settings
 from features.macro import align_macro
 from features.vintages import as_of, first_release, latest, vintages
@@ -25,6 +25,7 @@ from tests.flows.replayed import settings_for
 from tests.replay import Question, ReplayServer, Reply
 
 KEY = "0123456789abcdef0123456789abcdef"
+PATIENT = {"data.timeout_seconds": 30.0}  # a busy machine answers itself slowly
 GDP = "series-observations_GDP_rt9999-12-31__2024-11-03.json"
 NOW = datetime(2024, 11, 3, 15, tzinfo=UTC)
 
@@ -46,7 +47,9 @@ def number(text: str) -> float:
 def gdp(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     """A lake with GDP as FRED answered on 3 November 2024, through the source."""
     with ReplayServer(shared_data / "recordings" / "fred") as server:
-        settings = settings_for(server, "fred", HOST, **{"credentials.fred": KEY, "home": str(tmp_path_factory.mktemp("gdp"))})
+        settings = settings_for(
+            server, "fred", HOST, **{"credentials.fred": KEY, "home": str(tmp_path_factory.mktemp("gdp")), **PATIENT}
+        )
         answers = list(get_source("fred", "macro", settings).observations(["GDP"], None, None))
     lake = open_lake(settings)
     for answer in answers:
@@ -97,6 +100,14 @@ def test_every_recorded_vintage_is_there_and_nothing_else(gdp: Snapshot, shared_
     assert ends == [None if pd.isna(day) else day for day in wanted["valid_until"]]
     dates = recorded(shared_data, "series-vintagedates_GDP___2024-11-03.json")["vintage_dates"]
     assert sorted(found["vintage"].dt.strftime("%Y-%m-%d").unique()) == dates
+
+
+def test_an_answer_about_one_day_is_not_taken_for_vintages(shared_data: Path) -> None:
+    """Of WGS10YR only FRED's answer for one day of real time was recorded: 3,278 values, and not a word on when they were known."""
+    with ReplayServer(shared_data / "recordings" / "fred") as server:
+        settings = settings_for(server, "fred", HOST, **{"credentials.fred": KEY, **PATIENT})
+        with pytest.raises(ServiceUnavailable, match="real time 2024-10-28 to 2024-10-28, which was not asked"):
+            list(get_source("fred", "macro", settings).observations(["WGS10YR"], None, None))
 
 
 def test_the_first_release_is_freds_own_initial_release(gdp: Snapshot, shared_data: Path) -> None:
@@ -150,7 +161,7 @@ def test_a_moment_sees_a_vintage_from_the_end_of_its_day_in_new_york(gdp: Snapsh
 
 def test_the_join_to_sessions_sees_what_the_view_of_each_close_sees(gdp: Snapshot) -> None:
     """`align_macro` follows the vintages in SQL; the view takes one moment at a time: the newest period, as known at each close."""
-    days = pd.DatetimeIndex(sessions("2024-01-02", "2024-10-31"))
+    days = pd.DatetimeIndex(sessions("2024-01-02", "2024-10-31")[::-1][::5][::-1])  # one a week, the last day among them
     closes = session_closes(days)
     joined = align_macro(gdp.read("macro_observations"), ["GDP"], closes, days)["GDP"]
     newest = [as_of(gdp, "GDP", close.to_pydatetime()).dropna().iloc[-1] for close in closes]

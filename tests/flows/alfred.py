@@ -72,10 +72,13 @@ class Alfred:
 
     def intervals(self, series: str) -> list[tuple[date, str, date, date]]:
         """Period, value, first and last day of its real time: each value is valid until another takes its place."""
+        steps: dict[date, list[tuple[date, Any]]] = {}
+        for day, changed in self.releases[series]:
+            for period, value in changed.items():
+                steps.setdefault(period, []).append((day, value))
         found: list[tuple[date, str, date, date]] = []
-        for period in sorted({period for _, changed in self.releases[series] for period in changed}):
-            steps = [(day, changed[period]) for day, changed in self.releases[series] if period in changed]
-            for (day, value), following in zip(steps, [*steps[1:], None], strict=True):
+        for period, of in sorted(steps.items()):
+            for (day, value), following in zip(of, [*of[1:], None], strict=True):
                 if value is not GONE:
                     found.append((period, value, day, LAST if following is None else following[0] - DAY))
         return found

@@ -19,6 +19,7 @@ from tests.flows.replayed import settings_for
 from tests.replay import Fault, Question, ReplayServer, Reply
 
 HOST = "api.stlouisfed.org"
+PATIENT = {"data.timeout_seconds": 30.0}  # a busy machine answers itself slowly
 KEY = "0123456789abcdef0123456789abcdef"
 
 
@@ -74,7 +75,7 @@ def server() -> Iterator[ReplayServer]:
 
 
 def settings(server: ReplayServer, key: str = KEY) -> Any:
-    return settings_for(server, "fred", HOST, **{"credentials.fred": key})
+    return settings_for(server, "fred", HOST, **{"credentials.fred": key, **PATIENT})
 
 
 def test_words_find_series_with_what_they_are(server: ReplayServer) -> None:

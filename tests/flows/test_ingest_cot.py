@@ -21,6 +21,7 @@ from tests.replay import Fault, ReplayServer
 
 FILES, TABLES = "www.cftc.gov", "publicreporting.cftc.gov"
 WHEAT, INDEX = "900001", "90000+"
+PATIENT = {"data.timeout_seconds": 30.0}  # a busy machine answers itself slowly
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +40,7 @@ def ingest(
 ) -> tuple[IngestReport, Lake]:
     """An ingest at a moment, from what had been recorded by then."""
     with ReplayServer(folder, as_recorded_at=now) as server:
-        settings = settings_for(server, "cftc", host)
+        settings = settings_for(server, "cftc", host, **PATIENT)
         via = "files" if host == FILES else "api"
         report = ingest_cot_flow(markets, start, settings=settings, clock=FixedClock(now), via=via, **options)
     return report, open_lake(settings)
@@ -108,14 +109,14 @@ def test_a_market_that_is_in_no_report_is_missing(tmp_path: Path) -> None:
 
 def test_a_failing_service_is_an_error_and_stores_nothing(server: ReplayServer) -> None:
     server.faults = [Fault(kind="503")]
-    settings = settings_for(server, "cftc", FILES)
+    settings = settings_for(server, "cftc", FILES, **PATIENT)
     with pytest.raises(ServiceUnavailable):
         ingest_cot_flow(WHEAT, "2024-01-01", settings=settings, via="files", clock=FixedClock(utc("2024-07-19T21:00")))
     assert "cot_positions" not in open_lake(settings).tables()
 
 
 def test_what_cannot_be_asked_is_said(server: ReplayServer) -> None:
-    settings = settings_for(server, "cftc", TABLES)
+    settings = settings_for(server, "cftc", TABLES, **PATIENT)
     with pytest.raises(InputError, match="cannot list what it has"):
         ingest_cot_flow(settings=settings)
     with pytest.raises(UnknownNameError, match="no source of cot data is called 'fred'"):

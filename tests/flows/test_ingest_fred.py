@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from config.clock import FixedClock
 from config.errors import ServiceError, ServiceUnavailable
@@ -42,7 +44,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ingest(server: ReplayServer, *series: str, now: datetime = FIRST_DAY, key: str = KEY, **more: Any) -> tuple[IngestReport, Lake]:
     server.asked.clear()
-    settings = settings_for(server, "fred", HOST)
+    settings = settings_for(server, "fred", HOST, **{"data.timeout_seconds": 30.0})
     report = ingest_macro_flow(key, series=list(series), source="fred", settings=settings, clock=FixedClock(now), **more)
     return report, open_lake(settings)
 
@@ -162,6 +164,20 @@ def test_the_bytes_the_units_were_read_from_are_kept(server: ReplayServer) -> No
     runs = lake.read_latest("ingest_runs", columns=["request", "response_sha256"]).to_pylist()
     described = next(run for run in runs if '"description"' in run["request"])
     assert b'"units": "Percent"' in lake.raw.get(described["response_sha256"])
+
+
+def test_the_verb_ingests_a_series(server: ReplayServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.cli.app import app
+
+    monkeypatch.setenv("FRED_API_KEY", KEY)
+    monkeypatch.setenv("QUANT_DATA__ADDRESSES__FRED", server.address(HOST))
+    monkeypatch.setenv("QUANT_DATA__SECONDS_BETWEEN_REQUESTS__FRED", "0")
+    command = ["ingest", "macro", "--source", "fred", "--series", "RATE", "--json"]
+    for expected, more in (("stored", []), ("unchanged", []), ("unchanged", ["--full"])):
+        said = CliRunner().invoke(app, [*command, *more])
+        assert said.exit_code == 0, said.output
+        assert [one["outcome"] for one in json.loads(said.stdout)["outcomes"]] == [expected]
+    assert len(observations_asked(server)) == 2
 
 
 def test_recorded_gdp_is_stored_once_whole(shared_data: Path) -> None:

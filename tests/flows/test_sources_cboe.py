@@ -23,6 +23,7 @@ from tests.flows.replayed import FIXTURES, settings_for
 from tests.replay import Fault, ReplayServer
 
 HOST = "cdn.cboe.com"
+PATIENT = {"data.timeout_seconds": 30.0}  # a busy machine answers itself slowly
 PATH = "/api/global/us_indices/daily_prices/{}_History.csv"
 PRICES = ("open", "high", "low", "close")
 
@@ -34,7 +35,7 @@ def server() -> Iterator[ReplayServer]:
 
 
 def source(server: ReplayServer) -> CboeIndices:
-    made = get_source("cboe", "equity", settings_for(server, "cboe", HOST))
+    made = get_source("cboe", "equity", settings_for(server, "cboe", HOST, **PATIENT))
     assert isinstance(made, CboeIndices)
     return made
 
@@ -67,7 +68,7 @@ def test_the_value_of_a_session_that_is_not_over_is_left_out_and_said(server: Re
     (answer,) = source(server).bars(["VIX"])
     assert max(by_session(answer)) == date(2022, 7, 5)
     assert answer.notes == ("VIX: the value of 2022-07-06 is not final before 16:15 New York and was left out",)
-    settings = settings_for(server, "cboe", HOST)
+    settings = settings_for(server, "cboe", HOST, **PATIENT)
     later = get_source("cboe", "equity", settings, clock=FixedClock(datetime(2022, 7, 6, 20, 15, tzinfo=UTC)))
     (answer,) = later.bars(["VIX"], None, None)
     assert max(by_session(answer)) == date(2022, 7, 6)
@@ -130,7 +131,7 @@ def test_a_revision_keeps_both_versions_and_a_contradiction_is_stored_and_flagge
     first, second = datetime(2022, 7, 2, 12, tzinfo=UTC), datetime(2022, 7, 6, 17, tzinfo=UTC)
     for now in (first, first, second, second):
         with ReplayServer(FIXTURES / "cboe", as_recorded_at=now) as server:
-            settings = settings_for(server, "cboe", HOST)
+            settings = settings_for(server, "cboe", HOST, **PATIENT)
             report = ingest_equity_flow(["VIX"], source="cboe", settings=settings, clock=FixedClock(now))
         counts = report.tables["equity_bars"]
         if now == first:
@@ -159,7 +160,7 @@ def test_a_revision_keeps_both_versions_and_a_contradiction_is_stored_and_flagge
 def test_holidays_are_neither_gaps_nor_refused(tmp_path: Path) -> None:
     now = datetime(2022, 7, 6, 17, tzinfo=UTC)
     with ReplayServer(FIXTURES / "cboe") as server:
-        settings = settings_for(server, "cboe", HOST)
+        settings = settings_for(server, "cboe", HOST, **PATIENT)
         ingest_equity_flow(["VIX"], "2022-07-01", source="cboe", settings=settings, clock=FixedClock(now))
     lake = open_lake(settings)
     assert lake.read_latest("gaps", where={"state": "missing"}).num_rows == 0
@@ -240,7 +241,7 @@ def test_93_rows_are_revised_and_47_contradict_themselves_and_all_are_kept(
     reports = []
     for now in (first, second):
         with ReplayServer(shared_data / "recordings" / "cboe", tmp_path, as_recorded_at=now) as server:
-            settings = settings_for(server, "cboe", HOST)
+            settings = settings_for(server, "cboe", HOST, **PATIENT)
             reports.append(ingest_equity_flow(["VIX"], source="cboe", settings=settings, clock=FixedClock(now)))
     counts = reports[1].tables["equity_bars"]
     assert (counts.new, counts.revised, counts.unchanged, counts.refused) == (1110, 93, len(older) - 93, 0)

@@ -26,6 +26,7 @@ from tests.replay import Fault, ReplayServer
 FILES, TABLES = "www.cftc.gov", "publicreporting.cftc.gov"
 NOW = datetime(2024, 7, 19, 21, tzinfo=UTC)
 WHEAT = "900001"
+PATIENT = {"data.timeout_seconds": 30.0}  # a busy machine answers itself slowly
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def source(
     server: ReplayServer, host: str, now: datetime = NOW, looked: Mapping[str, Sequence[Looked]] | None = None, **options: Any
 ) -> CftcPositions:
     via = "files" if host == FILES else "api"
-    made = get_source("cftc", "cot", settings_for(server, "cftc", host), via=via, **options)
+    made = get_source("cftc", "cot", settings_for(server, "cftc", host, **PATIENT), via=via, **options)
     assert isinstance(made, CftcPositions)
     made.watch(FixedClock(now), looked or {})
     return made
@@ -187,7 +188,7 @@ def test_names_and_options_that_mean_nothing_are_refused(server: ReplayServer) -
     with pytest.raises(InputError, match="did you mean legacy_futures"):
         source(server, TABLES, report="legacy_future")
     with pytest.raises(InputError, match="via 'ftp'"):
-        get_source("cftc", "cot", settings_for(server, "cftc", FILES), via="ftp")
+        get_source("cftc", "cot", settings_for(server, "cftc", FILES, **PATIENT), via="ftp")
 
 
 # --- when a report became public -------------------------------------------------------------------------------------------------
@@ -252,13 +253,33 @@ def test_a_report_is_never_dated_later_than_it_was_seen() -> None:
     }
 
 
-def test_last_modified_says_by_when_everything_was_public(server: ReplayServer) -> None:
-    """The public table was last changed on 19 July 19:30:46; a report without a known day was public then, long before we asked."""
-    late = source(server, TABLES, report="disaggregated_futures", page_rows=2, now=utc("2026-01-01T00:00"))
-    looked = [Looked(at=utc("2024-07-19T19:30"), start=None)]
-    late.watch(FixedClock(utc("2026-01-01T00:00")), {WHEAT: looked})
+@pytest.mark.parametrize(
+    ("looked_at", "expected"),
+    [
+        ("2024-07-19T19:30:00", "2024-07-19T19:30:46"),  # it came with that change
+        ("2024-07-19T19:31:00", "2026-01-01T00:00:00"),  # it was not there after that change: somehow it came later
+    ],
+)
+def test_last_modified_dates_a_late_report_where_it_can(server: ReplayServer, looked_at: str, expected: str) -> None:
+    """The public table was last changed on 19 July 19:30:46. We had looked in vain, and look again in 2026."""
+    late = source(server, TABLES, report="disaggregated_futures", page_rows=2)
+    late.watch(FixedClock(utc("2026-01-01T00:00")), {WHEAT: [Looked(at=utc(looked_at), start=None)]})
     known = {row["as_of_date"]: row["available_at"] for row in rows(list(late.positions([WHEAT])))}
-    assert set(known.values()) == {datetime(2024, 7, 19, 19, 30, 46, tzinfo=UTC)}
+    assert set(known.values()) == {utc(expected)}
+
+
+def test_a_report_of_an_unknown_day_counts_from_the_last_change_that_was_told(tmp_path: Path, server: ReplayServer) -> None:
+    """The table says that the report as of 1 October 2013 was late, and not when it came."""
+    folder = FIXTURES / "cftc"
+    (entry,) = [one for one in json.loads((folder / "index.json").read_text()) if one["id"] == "disaggregated_futures_2"]
+    text = (folder / entry["body_file"]).read_text().replace("2024-07-16", "2013-10-01")
+    (tmp_path / "page.json").write_text(text)
+    asked = {**entry, "query": {}, "body_file": "page.json"}
+    for headers, expected in ((entry["headers"], datetime(2024, 7, 19, 19, 30, 46, tzinfo=UTC)), ({}, NOW)):
+        (tmp_path / "index.json").write_text(json.dumps([{**asked, "headers": headers}]))
+        with ReplayServer(tmp_path) as running:
+            (answer,) = source(running, TABLES, report="disaggregated_futures").positions([WHEAT])
+        assert {(row["as_of_date"], row["available_at"]) for row in answer.rows.to_pylist()} == {(date(2013, 10, 1), expected)}
 
 
 def test_a_report_looked_for_in_vain_after_its_day_counts_from_when_it_was_seen(server: ReplayServer) -> None:

@@ -65,7 +65,9 @@ def server(alfred: Alfred) -> Iterator[ReplayServer]:
 
 
 def source(server: ReplayServer, key: str = KEY, **more: Any) -> FredMacro:
-    made = get_source("fred", "macro", settings_for(server, "fred", HOST, **{"credentials.fred": key, **more}))
+    made = get_source(
+        "fred", "macro", settings_for(server, "fred", HOST, **{"credentials.fred": key, "data.timeout_seconds": 30.0, **more})
+    )
     assert isinstance(made, FredMacro)
     return made
 
@@ -152,7 +154,7 @@ def test_going_on_asks_for_what_is_new_and_finds_what_a_full_reading_finds(alfre
     """Random histories, cut at a random day: the rows stored before and the new ones are those of a full reading."""
     rng = np.random.default_rng(11)
     periods = [date(2020, month, 1) for month in range(1, 13)]
-    for _ in range(25):
+    for _ in range(12):
         days = sorted({date(2021, 1, 1) + timedelta(days=int(n)) for n in rng.integers(0, 60, 20)})
         last: dict[date, Any] = {}
         releases: list[Release] = []
