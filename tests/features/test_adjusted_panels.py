@@ -78,7 +78,8 @@ def test_features_are_the_same_whether_the_lake_is_read_to_that_day_or_years_on(
 
 def test_levels_of_adjusted_prices_do_know_later_actions_and_those_as_traded_do_not(snapshot: Snapshot) -> None:
     place = WALK.sessions[149]  # the day before the first split
-    for adjust, same in (("splits", False), ("total", False), ("none", True)):
+    expected: dict[Adjust, bool] = {"splits": False, "total": False, "none": True}
+    for adjust, same in expected.items():
         then = panel_of(snapshot, adjust, place).close["S0"].iloc[-1]
         assert (then == panel_of(snapshot, adjust).close.loc[place, "S0"]) is np.bool_(same)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +269,7 @@ def test_cutting_the_future_off_changes_levels_by_one_factor_and_no_return(
 ) -> None:
     days = np.datetime64("2024-01-01") + np.arange(len(raw))
     close = np.array(raw)
-    ex_dates = np.array([np.datetime64("2024-01-01") + timedelta(days=day) for day, _, _ in events], dtype="datetime64[D]")
+    ex_dates = np.array([np.datetime64("2024-01-01") + day for day, _, _ in events], dtype="datetime64[D]")
     ratios, cash = np.array([ratio for _, ratio, _ in events]), np.array([paid for _, _, paid in events])
 
     def adjusted(upto: int) -> Any:

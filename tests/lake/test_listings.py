@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from config.errors import InputError, QualityError, UnknownNameError
@@ -129,7 +130,7 @@ def test_a_panel_follows_renames_and_ends_with_the_delisting(lake: Lake) -> None
 
 def test_a_panel_cut_short_does_not_know_who_will_be_delisted_or_renamed(lake: Lake) -> None:
     whole = load_panel(lake.publish(), ["META", "FB"])
-    cut = whole.upto(whole.sessions[whole.sessions < "2022-07-08"][-1])
+    cut = whole.upto(whole.sessions[whole.sessions < pd.Timestamp("2022-07-08")][-1])
     assert cut.companies["FB"].delisted is None
     assert cut.companies["FB"].spells == (Spell("FB", date(2022, 7, 5), None),)
     early = whole.upto(whole.sessions[1])
