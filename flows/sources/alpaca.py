@@ -2,7 +2,7 @@
 
 1. `_Alpaca.client` makes one of alpaca-py's clients without its retries and watches its session (`flows.sources.watched`).
 2. `AlpacaEquity.bars` asks for bars with adjustment, feed and symbol mapping stated (`_bars`), then for `actions`.
-3. `AlpacaEquity.actions` reads splits, dividends, renames and removals (`_READERS`); what has no place in the table is refused.
+3. `AlpacaEquity.actions` reads splits, dividends and renames (`_READERS`); what has no place in the table is refused.
 4. `AlpacaOptions.quotes` reads the snapshot of a whole chain (`_quote`).
 
 alpaca-py follows page tokens itself and hands over all pages at once; the pages' bytes, joined by line feeds, are the payload.
@@ -491,32 +491,20 @@ def _name_change(one: Any, name: str) -> Action:
     )
 
 
-def _worthless(one: Any, name: str) -> Action:
-    return Action(symbol=name, ex_date=date.fromisoformat(one["process_date"]), kind="delisting", value=0.0, currency="USD")
-
-
-def _cash_merger(one: Any, name: str) -> Action | Refusal:
-    """The acquired company's shares end as cash; of the acquirer's nothing happens."""
-    if one["acquiree_symbol"] != _vendor_symbol(name):
-        return Refusal("no_place_for_action", f"{name} acquires {one['acquiree_symbol']}: nothing happens to its own shares")
-    return Action(
-        symbol=name, ex_date=date.fromisoformat(one["effective_date"]), kind="delisting", value=float(one["rate"]), currency="USD"
-    )
-
-
 _READERS: dict[str, Callable[[Any, str], Action | Refusal]] = {
     "forward_splits": _split,
     "reverse_splits": _split,
     "stock_dividends": _stock_dividend,
     "cash_dividends": _cash_dividend,
     "name_changes": _name_change,
-    "worthless_removals": _worthless,
-    "cash_mergers": _cash_merger,
 }
 
 
 def _no_place(what: str) -> Callable[[Any, str], Refusal]:
-    return lambda _, name: Refusal("no_place_for_action", f"{name}: {what} have no place in {ACTIONS_DATASET}; look at it by hand")
+    """Of a merger or a removal Alpaca does not say the first session without a bar, which a delisting is; others have no kind."""
+    return lambda _, name: Refusal(
+        "no_place_for_action", f"{name}: {what} are no facts that {ACTIONS_DATASET} can hold; state it by quant ingest actions"
+    )
 
 
 def _midnight(day: date) -> datetime:

@@ -113,7 +113,7 @@ def test_actions_are_facts_and_what_has_no_place_is_refused(server: ReplayServer
     assert found["ACME", "split", date(2025, 11, 10)]["available_at"] == datetime(2025, 11, 10, 14, 30, tzinfo=UTC)
     assert found["ACME", "split", date(2025, 12, 1)]["available_at"] == ANSWERED
     refused = sorted(row.rule for answer in answers if answer.dataset == "corporate_actions" for row in answer.refused)
-    assert refused == ["no_place_for_action", "ratio_not_positive"]
+    assert refused == ["no_place_for_action", "no_place_for_action", "ratio_not_positive"]  # a merger, a spin-off, 1 for 0
     assert rows(
         list(get_source("alpaca", "actions", settings_for(server, "alpaca", HOST)).actions(["ACME"], *WINDOW)), "corporate_actions"
     )
@@ -198,7 +198,7 @@ def test_bars_and_chains_are_ingested_and_the_keys_are_in_no_file(server: Replay
     assert {name.name: name.outcome for name in report.names}["BAD"] == "missing"
     assert {name: (counts.new, counts.refused) for name, counts in report.tables.items()} == {
         "equity_bars": (4, 2),
-        "corporate_actions": (6, 2),
+        "corporate_actions": (6, 3),
     }
     again = ingest_equity_flow("ACME", "2025-11-06", "2025-11-12", source="alpaca", settings=settings, clock=clock)
     assert (again.total.new, again.total.revised, again.snapshot_id) == (0, 0, report.snapshot_id)
