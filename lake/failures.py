@@ -58,11 +58,22 @@ def storage_errors(what: str, path: Any) -> Iterator[None]:
     import pyarrow as pa
     from deltalake.exceptions import CommitFailedError, DeltaError
 
+    refusals: tuple[type[Exception], ...] = (
+        OSError,
+        DeltaError,
+        duckdb.IOException,
+        duckdb.OutOfMemoryException,
+        pa.ArrowException,
+    )
+    if _in_object_store(path):
+        from obstore.exceptions import BaseError
+
+        refusals = (*refusals, BaseError)
     try:
         yield
     except CommitFailedError:
         raise
-    except (OSError, DeltaError, duckdb.IOException, duckdb.OutOfMemoryException, pa.ArrowException) as problem:
+    except refusals as problem:
         if _in_object_store(path) and not isinstance(problem, duckdb.Error):
             # What the library said may name the key it was refused with, so it does not travel along.
             raise StorageError(_wording(what, path, problem), remedy=_remedy(path, problem)) from None

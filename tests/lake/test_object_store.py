@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from config.settings import load_settings
 from lake import Lake, open_lake
 from lake.bucket import Bucket, BucketFile, on_disk
 from lake.failures import first_line
+from lake.maintenance import compact
+from lake.snapshot import point_at
+from lake.vacuum import drop_snapshots, survey, sweep
 from tests.lake.bucket_writer import ROWS
 from tests.lake.rows import NOW, bar, bars, days, macro, vintage
 from tests.lake.s3_server import BUCKET, S3Server, s3_server
@@ -259,6 +263,38 @@ def test_a_file_larger_than_one_request_comes_whole(stored: Lake) -> None:
     (path,) = on_disk([BucketFile.of(large)])
     assert Path(path).read_bytes() == data
     assert Path(path).is_relative_to(load_settings().home_path / "cache" / "lake")
+
+
+def test_maintenance_of_a_bucket_changes_files_and_no_answer(stored: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(4):
+        stored.write(
+            "equity_bars", bars([bar(symbol, DAY, 2.0 + n) for symbol in ("A", f"S{n}")]), recorded_at=NOW + timedelta(days=n)
+        )
+        stored.publish()
+    ids = stored.snapshots()
+    before = {name: stored.snapshot(name).read("equity_bars") for name in ids}
+    compacted = compact(stored, "equity_bars", at=NOW)
+    assert compacted.files_after == 1
+    assert compacted.files_before > 1
+    assert stored.publish().id == ids[0]
+    assert point_at(stored.root, stored.tables()) == (ids[0],)
+    assert stored.snapshots() == ids
+    later = datetime.now(UTC) + timedelta(days=2)
+    assert set(drop_snapshots(stored, keep=[ids[1]], before=later, apply=True)) == set(ids[2:])
+    assert sweep(stored, survey(stored, now=later)) > 0
+    shutil.rmtree(load_settings().home_path / "cache")  # what is read now comes from what the bucket still holds
+    assert stored.snapshots() == ids[:2]
+    for name in ids[:2]:
+        again = Lake(stored.root).snapshot(name)
+        again.verify("equity_bars")
+        assert again.read("equity_bars") == before[name]
+    with pytest.raises(UnknownNameError):
+        stored.snapshot(ids[2])
+    # A store that refuses in the middle of it is told as everywhere else.
+    monkeypatch.setattr("lake.bucket._RETRIES", 1)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(StorageError, match="set AWS_ACCESS_KEY_ID"):
+        survey(stored, now=later)
 
 
 def _wrong(monkeypatch: pytest.MonkeyPatch, server: S3Server, what: str) -> tuple[str, ...]:
