@@ -42,6 +42,7 @@ _DATES = ("report_date_as_yyyy_mm_dd", "as_of_date_in_form_yyyy_mm_dd", "report_
 _MARKET_COLUMN = "cftc_contract_market_code"
 _BROKEN = "line"  # in place of the columns of a line that does not fit them
 _SIX_DIGITS = "as_of_date_in_form_yymmdd"
+_LONG_AGO, _FAR_OFF = date(1900, 1, 1), date(2100, 1, 1)  # years that the tables' SQL takes
 _MISSING = frozenset({"", "."})
 
 
@@ -162,7 +163,7 @@ class CftcPositions:
     def _from_tables(self, market: str, start: date | None, end: date | None) -> Iterator[Answer]:
         where = f"cftc_contract_market_code='{market}'"
         if start or end:
-            where = f"Report_Date_as_YYYY_MM_DD between '{start or date.min}' AND '{end or date.max}' AND {where}"
+            where = f"Report_Date_as_YYYY_MM_DD between '{start or _LONG_AGO}' AND '{end or _FAR_OFF}' AND {where}"
         offset = 0
         while True:
             params = {
