@@ -231,7 +231,8 @@ TABLES: dict[str, TableSpec] = {
         TableSpec(
             name="ingest_runs",
             doc="One row an ingest: what was asked, what came, what became of it. `ingest_id` is the digest of source, dataset, "
-            "request and the answer's hash, so the same answer is the same ingest.",
+            "request and the answer's hash, so the same answer is the same ingest. `outcome` is started while its rows are being "
+            "written, then completed, completed with refusals or unchanged; interrupted where a kill cut it off.",
             key=("run_id",),
             event_time="started_at",
             columns=(
@@ -292,7 +293,8 @@ TABLES: dict[str, TableSpec] = {
         ),
         TableSpec(
             name="gaps",
-            doc="Sessions of the calendar for which a symbol, between its first and last bar, has none.",
+            doc="Sessions of its calendar for which a symbol, between its first and last bar, has none. `state`: missing, filled, "
+            "no_data (its source was asked for exactly it and has none), not_listed (explained by a corporate action).",
             key=("dataset", "symbol", "session", "source"),
             event_time="session",
             columns=(

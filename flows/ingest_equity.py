@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, cast
 
@@ -87,7 +87,7 @@ def ingest_equity_flow(
         end=last,
         full=full,
         overlap_sessions=chosen.data.overlap_sessions,
-        interval=str(source_options.get("interval") or "1d"),
+        interval=_interval(names, chosen, source_options),
     )
 
     def ask(of: EquitySource, block: Sequence[str], since: date | None, until: date | None) -> Iterator[Answer]:
@@ -99,3 +99,9 @@ def ingest_equity_flow(
             raise InputError("full asks for everything, fill_gaps for what is missing", remedy="choose one")
         return cast("IngestReport", final_state(fill_open_gaps(asked, sources, ask, window=window, **shared)))
     return cast("IngestReport", final_state(ingest("equity", asked, sources, ask, window=window, **shared)))
+
+
+def _interval(names: Sequence[str], settings: Settings, options: Mapping[str, Any]) -> str:
+    """Of the bars that are asked for: as the caller says, else as the settings of the first source do, else daily."""
+    set_for_sources = [settings.data.source_options.get(name, {}).get("interval") for name in names]
+    return str(options.get("interval") or next((one for one in set_for_sources if one), "1d"))
