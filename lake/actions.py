@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["CASH_KINDS", "Events", "agree", "read_actions"]
 
 CASH_KINDS = ("dividend", "special_dividend", "capital_gain")
-_COLUMNS = ["symbol", "ex_date", "kind", "source", "value", "available_at", "ingest_id"]
+_COLUMNS = ["symbol", "ex_date", "kind", "source", "value", "currency", "available_at", "ingest_id"]
 
 # Vendors round: half a thousandth of the currency or a thousandth of an amount, a ten-thousandth of a ratio.
 _SAME = (
@@ -93,7 +93,8 @@ def read_actions(
     as_of: datetime | None,
     action_source: str | Sequence[str] | None,
 ) -> pa.Table:
-    """Actions of these kinds as known at `as_of`: symbol, ex_date, kind, source, value, available_at, ingest_id."""
+    """Actions of these kinds as known at `as_of`: symbol, ex_date, kind, source, value, currency, available_at,
+    ingest_id."""
     where: dict[str, Any] = {"symbol": list(letters), "kind": list(kinds)}
     if action_source is not None:
         where["source"] = _ordered(action_source)

@@ -128,8 +128,8 @@ def adjusted_bars(
     InputError
         A symbol has several sources and none was chosen, or two of the symbols are one company.
     QualityError
-        Sources disagree about an action, a payment is not below the price, a series mixes two bases or two states of a vendor's
-        adjustment, or bars lie under letters before the company took them.
+        Sources disagree about an action, a payment is not below the price or in another currency, a series mixes two
+        bases or two states of a vendor's adjustment, or bars lie under letters before the company took them.
     """
     wanted = COLUMNS if columns is None else tuple(columns)
     unknown = [name for name in wanted if name not in COLUMNS]
@@ -174,7 +174,8 @@ def read_adjusted(
     listings = read_listings(snapshot, as_of=moment, action_source=action_source) if follow_renames else Listings()
     known = {symbol: listings.history(symbol, until=end) for symbol in asked}
     _refuse_twins(known)
-    stored = [name for name in dict.fromkeys((*_NEEDED, *columns)) if name not in _COMPUTED]
+    needed = (*_NEEDED, *(("currency",) if adjust == "total" else ()))
+    stored = [name for name in dict.fromkeys((*needed, *columns)) if name not in _COMPUTED]
     where = {"symbol": _letters(known), "interval": [interval]}
     order = ["event_time"] if "event_time" not in stored else []
     held = snapshot.read("equity_bars", where=where, start=start, end=end, as_of=moment, columns=[*stored, *order])
@@ -186,6 +187,8 @@ def read_adjusted(
     kinds = {"none": (), "splits": ("split",), "total": ("split", *CASH_KINDS)}[adjust]
     reported = read_actions(snapshot, _letters(known), kinds, as_of=moment, action_source=action_source)
     actions = _of_companies(reported, known, "ex_date", listings)
+    if adjust == "total":
+        _refuse_other_currency(bars, actions)
     found = None if adjust == "none" else _factors_of(bars, agree(actions, action_source), reference_days)
     return AdjustedBars(bars=_apply(bars, found), histories=known, actions=actions)
 
@@ -289,6 +292,23 @@ def _refuse_two_bases(bars: pa.Table) -> None:
             raise QualityError(
                 f"{row['symbol']} has prices as traded and prices adjusted by the vendor in one series",
                 remedy="read a window that holds one basis only, or ingest the symbol again from one of them",
+            )
+
+
+def _refuse_other_currency(bars: pa.Table, actions: pa.Table) -> None:
+    """Refuse a payment in another currency than the price it is to be taken out of; one that names none is believed."""
+    paid = actions.filter(pc.and_(pc.is_in(actions["kind"], value_set=pa.array(CASH_KINDS)), pc.is_valid(actions["currency"])))
+    if paid["currency"].unique().to_pylist() in ([], bars["currency"].unique().to_pylist()):
+        return
+    prices: dict[str, set[str]] = {}
+    for row in bars.group_by(["symbol", "currency"]).aggregate([]).to_pylist():
+        prices.setdefault(row["symbol"], set()).add(row["currency"])
+    for row in paid.group_by(["symbol", "currency", "source"]).aggregate([("ex_date", "min")]).to_pylist():
+        if row["currency"] not in prices.get(row["symbol"], {row["currency"]}):
+            raise QualityError(
+                f"{row['symbol']}: {row['source']} tells the payment of {row['ex_date_min']} in {row['currency']}, the prices are "
+                f"in {' and '.join(sorted(prices[row['symbol']]))}",
+                remedy='ingest it in the currency of the prices and read that source: action_source="…"',
             )
 
 

@@ -232,6 +232,17 @@ def test_intraday_bars_take_their_sessions_factors(lake: Lake) -> None:
     np.testing.assert_allclose(found["price_factor"], [0.99, 0.99, 1, 1, 1, 1], rtol=1e-14)  # 1.16 out of 116, the last bar's close
 
 
+def test_a_payment_in_another_currency_than_the_price_is_refused(lake: Lake) -> None:
+    put(lake, "equity_bars", bars("AAA", closes(100, 99, 98)) + bars("BBB", closes(10, 9)))
+    dividend = action("AAA", DAYS[1], "dividend", 1.0) | {"currency": "GBP"}
+    put(lake, "corporate_actions", [dividend, action("AAA", DAYS[1], "dividend", 1.3, source="two") | {"currency": "USD"}])
+    with pytest.raises(QualityError, match="AAA: one tells the payment of 2018-06-27 in GBP, the prices are in USD"):
+        read(lake, adjust="total")
+    assert read(lake, adjust="total", action_source="two")["price_factor"][0] == pytest.approx(0.987)
+    assert read(lake, adjust="splits")["close"] == [100, 99, 98]
+    assert read(lake, "BBB", adjust="total")["close"] == [10, 9]
+
+
 def test_null_stays_null_and_columns_come_as_asked(lake: Lake) -> None:
     put(lake, "equity_bars", bars("AAA", closes(100, 50), closes_only=True))
     put(lake, "corporate_actions", [split("AAA", DAYS[1], 2.0)])
