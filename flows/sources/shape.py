@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from config.calendar import session_closes
 from flows.sources.base import RefusedRow, answer_schema
+from flows.sources.edge import bar_frame, checked
 
 __all__ = ["ACTIONS_DATASET", "BARS_DATASET", "BAR_FIELDS", "MACRO_DATASET", "bar_rows", "empty_rows", "table_of"]
 
@@ -58,7 +59,8 @@ def bar_rows(
 
     A bar is known when it is complete, `event_time` and `available_at`: a daily one at its session's close on `calendar` (half
     days included), an intraday one at `complete_at`.
-    A day on which the exchange did not trade is refused (``not_a_session``).
+    A row that is none (no symbol, no session, a price that is no number) is refused by `flows.sources.edge`; a day on which the
+    exchange did not trade is refused (``not_a_session``).
 
     Parameters
     ----------
@@ -71,6 +73,9 @@ def bar_rows(
     complete_at : Series, optional
         The moment each intraday bar is complete, aware, index as `frame`.
     """
+    frame, fit, unfit = checked(frame, bar_frame(), describe=describe, plain=plain_row)
+    currency = currency if isinstance(currency, str) else currency.loc[fit]
+    complete_at = None if complete_at is None else complete_at.loc[fit]
     days = pd.DatetimeIndex(frame["session"])
     unique = pd.DatetimeIndex(days.unique())
     closes = session_closes(unique, calendar)[unique.get_indexer(days)]
@@ -99,7 +104,7 @@ def bar_rows(
     }
     for name in BAR_FIELDS:
         columns[name] = kept[name].to_numpy(dtype=np.float64) if name in kept else None
-    return table_of(BARS_DATASET, columns, len(kept)), refused
+    return table_of(BARS_DATASET, columns, len(kept)), (*unfit, *refused)
 
 
 def plain_row(row: pd.Series) -> dict[str, Any]:
