@@ -1,7 +1,7 @@
 """The CFTC's Commitments of Traders: six reports, from the public reporting tables or from the yearly files.
 
 1. `CftcPositions.positions` asks for one market at a time (``via="api"``, paged) or for whole years (``via="files"``).
-2. `_columns` finds each category's columns whatever the file calls them; `_rows` makes a row a category.
+2. `columns_of` and `read_rows` (`cot_rows`) make a row a category.
 3. `_available` says when a report became public: by `cot_calendar.published`, never later than it was seen, and not before it was
    seen where it had been looked for in vain after the day that was scheduled.
 """
@@ -9,23 +9,20 @@
 from __future__ import annotations
 
 import bisect
-import csv
-import io
 import itertools
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from config.clock import Clock, SystemClock
-from config.errors import InputError, SchemaError, ServiceUnavailable
+from config.errors import InputError, ServiceUnavailable
 from config.settings import Settings
-from flows.sources.base import Answer, RefusedRow
+from flows.sources.base import Answer
 from flows.sources.cot_calendar import NEW_YORK, published
-from flows.sources.cot_reports import Report, normal, report_of
+from flows.sources.cot_reports import Report, report_of
+from flows.sources.cot_rows import CotRow, columns_of, lines_of_zip, read_rows, rows_of_tables
 from flows.sources.http import Reply, VendorClient, moment_of
 
 if TYPE_CHECKING:
@@ -38,12 +35,7 @@ DATASET = "cot_positions"
 TABLES_ADDRESS = "https://publicreporting.cftc.gov"
 FILES_ADDRESS = "https://www.cftc.gov"
 _MARKET = re.compile(r"[0-9A-Z+]{2,8}")
-_DATES = ("report_date_as_yyyy_mm_dd", "as_of_date_in_form_yyyy_mm_dd", "report_date_as_mm_dd_yyyy")
-_MARKET_COLUMN = "cftc_contract_market_code"
-_BROKEN = "line"  # in place of the columns of a line that does not fit them
-_SIX_DIGITS = "as_of_date_in_form_yymmdd"
 _LONG_AGO, _FAR_OFF = date(1900, 1, 1), date(2100, 1, 1)  # years that the tables' SQL takes
-_MISSING = frozenset({"", "."})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,17 +52,6 @@ class Looked:
 
     at: datetime
     start: date | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """Where an answer keeps what: names as they came. A missing one is None."""
-
-    market: str
-    name: str
-    day: str
-    open_interest: str
-    numbers: tuple[tuple[str, tuple[str | None, ...]], ...]  # category -> long, short, spreading and the three trader counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +158,7 @@ class CftcPositions:
             if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
                 raise ServiceUnavailable(f"{reply.origin} did not answer with a list of rows", remedy="run the same command again")
             request = {"report": self.report, "markets": [market], "start": start, "end": end, "via": "api", "offset": offset}
-            yield self._answer(reply, request, *_named(found), (market,), start, end)
+            yield self._answer(reply, request, *rows_of_tables(found), (market,), start, end)
             offset += len(found)
             if len(found) < self._page_rows:
                 return
@@ -192,7 +173,7 @@ class CftcPositions:
             if reply.status == 404:
                 yield self._answer(reply, request, frozenset(), (), (), start, end, note=f"the CFTC has no {file} yet")
                 continue
-            yield self._answer(reply, request, *_lines(reply, frozenset(markets)), markets, start, end)
+            yield self._answer(reply, request, *lines_of_zip(reply, frozenset(markets)), markets, start, end)
 
     def _answer(
         self,
@@ -207,8 +188,8 @@ class CftcPositions:
         note: str = "",
     ) -> Answer:
         seen = _Seen(self._clock.now(), moment_of(reply.headers.get("last-modified")))
-        columns = _columns(self._report, header, reply.origin, traders_needed=self._via == "files") if header else None
-        table, refused = ([], []) if columns is None else _rows(self._report, columns, rows, frozenset(markets), start, end)
+        columns = columns_of(self._report, header, reply.origin, traders_needed=self._via == "files") if header else None
+        table, refused = ([], []) if columns is None else read_rows(self._report, columns, rows, frozenset(markets), start, end)
         return Answer(
             source=SOURCE,
             dataset=DATASET,
@@ -220,139 +201,6 @@ class CftcPositions:
             refused=tuple(refused),
             notes=(note,) if note else (),
         )
-
-
-def _named(rows: Sequence[Mapping[str, Any]]) -> tuple[frozenset[str], list[dict[str, Any]]]:
-    """Column names in one spelling, and rows of the public tables under them. A row lacks the columns it has no value for."""
-    named = [{normal(name): value for name, value in row.items()} for row in rows]
-    return frozenset().union(*named), named
-
-
-def _lines(reply: Reply, markets: frozenset[str]) -> tuple[frozenset[str], list[dict[str, str]]]:
-    """Column names in one spelling, and under them the lines about `markets` in the one text file of a ZIP.
-
-    Raises
-    ------
-    ServiceUnavailable
-        It is no ZIP, half of one, or not one file.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(reply.body)) as archive:
-            texts = [name for name in archive.namelist() if name.lower().endswith(".txt")]
-            if len(texts) != 1:
-                raise ServiceUnavailable(f"{reply.origin} holds {len(texts)} text files ({', '.join(archive.namelist())}), not one")
-            with archive.open(texts[0]) as unpacked:  # a line at a time: thirty years of all markets are 200 MB
-                reader = csv.reader(io.TextIOWrapper(unpacked, encoding="latin-1", newline=""))
-                header = [normal(name) for name in next(reader, [])]
-                at = header.index(_MARKET_COLUMN) if _MARKET_COLUMN in header else None
-                lines = [] if at is None else [line for line in reader if len(line) > at and line[at].strip() in markets]
-    except (zipfile.BadZipFile, zlib.error, EOFError, csv.Error) as problem:
-        raise ServiceUnavailable(f"{reply.origin} is no whole ZIP file: {problem}", remedy="run the same command again") from None
-    return frozenset(header or [""]), [
-        dict(zip(header, line, strict=True))
-        if len(line) == len(header)
-        else {_MARKET_COLUMN: line[at or 0], _BROKEN: ",".join(line)}
-        for line in lines
-    ]
-
-
-def _columns(report: Report, known: frozenset[str], origin: str, *, traders_needed: bool) -> _Columns:
-    """Find the columns; those of all months are called ``…_all`` or, where the table cut the word off, just so.
-
-    The public tables leave a column out of an answer in which no row has a value for it: trader counts may be absent there.
-
-    Raises
-    ------
-    SchemaError
-        A column that every row needs is not there.
-    """
-
-    def find(*names: str) -> str | None:
-        return next((spelled for name in names for spelled in (f"{name}_all", name) if spelled in known), None)
-
-    def needed(*names: str) -> str:
-        found = find(*names)
-        if found is None:
-            raise SchemaError(
-                f"{origin} has no column {names[0]} of the report {report.name}",
-                remedy="the CFTC may have changed the file; its columns are listed on cftc.gov under Explanatory Notes",
-            )
-        return found
-
-    numbers = []
-    for category in report.categories:
-        positions = [needed(*(f"{begin}_positions_{side}" for begin in category.columns)) for side in ("long", "short")]
-        spread = needed(*(f"{begin}_positions_spread" for begin in category.columns)) if category.spreading else None
-        counts: list[str | None] = [None, None, None]
-        if category.traders:
-            sides = ("long", "short", "spread") if category.spreading else ("long", "short")
-            named = needed if traders_needed else find
-            counts = [*(named(*(f"traders_{begin}_{side}" for begin in category.columns)) for side in sides), None][:3]
-        numbers.append((category.name, (*positions, spread, *counts)))
-    day = next((name for name in (*_DATES, _SIX_DIGITS) if name in known), None)
-    return _Columns(
-        market=needed(_MARKET_COLUMN),
-        name=needed("market_and_exchange_names"),
-        day=day or needed(_DATES[0]),
-        open_interest=needed("open_interest"),
-        numbers=tuple(numbers),
-    )
-
-
-_Row = tuple[str, str, date, str, list[float | None]]  # market, its name, as-of date, category, open interest and six numbers
-
-
-def _rows(
-    report: Report,
-    columns: _Columns,
-    rows: Sequence[Mapping[str, Any]],
-    markets: frozenset[str],
-    start: date | None,
-    end: date | None,
-) -> tuple[list[_Row], list[RefusedRow]]:
-    """One row a category of each line that was asked for; a line that cannot be read is refused whole."""
-    found: list[_Row] = []
-    refused: list[RefusedRow] = []
-    for line in rows:
-        market = str(line.get(columns.market, "")).strip()
-        if market not in markets:
-            continue
-        try:
-            if _BROKEN in line:
-                raise ValueError("the line has not as many cells as the header")
-            day = _day(str(line.get(columns.day, "")).strip(), columns.day)
-            if (start and day < start) or (end and day > end):
-                continue
-            interest = _number(line, columns.open_interest)
-            numbers = [(category, [interest, *(_number(line, name) for name in of)]) for category, of in columns.numbers]
-        except ValueError as problem:
-            reason = f"{report.name}, market {market}, {line.get(columns.day)}: {problem}"
-            refused.append(RefusedRow(symbol=market, rule="wrong_type", reason=reason, raw=dict(line)))
-            continue
-        name = str(line.get(columns.name, "")).strip()
-        found.extend((market, name, day, category, values) for category, values in numbers)
-    return found, refused
-
-
-def _number(line: Mapping[str, Any], column: str | None) -> float | None:
-    text = "" if column is None else str(line.get(column, "")).strip()
-    if text in _MISSING:
-        return None
-    try:
-        return float(int(text))  # contracts and traders are counted
-    except ValueError:
-        raise ValueError(f"{column} is {text!r}, not a whole number") from None
-
-
-def _day(text: str, column: str) -> date:
-    try:
-        if column == _SIX_DIGITS:
-            return datetime.strptime(text, "%y%m%d").date()
-        if "/" in text:
-            return datetime.strptime(text.split()[0], "%m/%d/%Y").date()
-        return date.fromisoformat(text[:10])
-    except (ValueError, IndexError):
-        raise ValueError(f"{column} is {text!r}, not a date") from None
 
 
 class _Looks:
@@ -384,7 +232,7 @@ def _available(as_of: date, seen: _Seen, looks: _Looks) -> datetime:
     return seen.changed if seen.changed.date() > as_of else seen.now
 
 
-def _table(report: Report, rows: Sequence[_Row], seen: _Seen, looked: Mapping[str, Sequence[Looked]]) -> pa.Table:
+def _table(report: Report, rows: Sequence[CotRow], seen: _Seen, looked: Mapping[str, Sequence[Looked]]) -> pa.Table:
     import pandas as pd
 
     from flows.sources.shape import table_of
