@@ -271,15 +271,18 @@ class OptionFiles:
         """The contract of each row, as the table's columns, and which rows are left."""
         given, keep = self._terms(file, columns, names, keep)
         left = given.loc[keep]
-        made = {key: self._listed(*key) for key in dict.fromkeys(left.itertuples(index=False, name=None))}
-        of_row = [made[key] for key in left.itertuples(index=False, name=None)]
-        refused = {label: one for label, one in zip(left.index, of_row, strict=True) if isinstance(one, Refusal)}
-        for label, one in refused.items():
-            file.refuse([label], one.rule, [one.reason], [str(names[label])])
-        keep = keep & ~keep.index.isin(list(refused))
-        good = [one.columns() for one in of_row if isinstance(one, Listed)]
-        wanted = ("occ_symbol", "underlying", "expiry", "strike", "right", "multiplier", "style", "settlement")
-        return pd.DataFrame(good, columns=list(wanted)), keep
+        code = left.groupby(list(left.columns), dropna=False, sort=False).ngroup()
+        first = left.loc[~code.duplicated()]
+        made = [self._listed(*key) for key in first.itertuples(index=False, name=None)]  # once a contract, not once a row
+        refusals = {number: one for number, one in enumerate(made) if isinstance(one, Refusal)}
+        wrong = code.isin(list(refusals))
+        for label in list(code.index[wrong]):
+            refusal = refusals[int(code.loc[label])]
+            file.refuse([label], refusal.rule, [refusal.reason], [str(names.loc[label])])
+        keep = keep & ~keep.index.isin(wrong.index[wrong])
+        columns_of = [one.columns() if isinstance(one, Listed) else {} for one in made]
+        every = pd.DataFrame(columns_of, columns=list(Listed.__slots__))
+        return every.take(code[~wrong].to_numpy()), keep
 
     def _terms(
         self, file: SourceFile, columns: Mapping[str, str], names: pd.Series, keep: pd.Series

@@ -412,7 +412,10 @@ def _checked(reply: Reply) -> dict[str, Any]:
     if "maximum requests" in words.lower():
         raise RateLimited(f"{SOURCE} asks us to wait ({reply.origin}): {words}")
     if status in ("NOT_AUTHORIZED", "AUTH_FAILED", "AUTH_ERROR"):
-        raise ServiceError(f"{SOURCE} refuses {reply.origin}: {words}", remedy="check POLYGON_API_KEY and what its plan includes")
+        raise ServiceError(
+            f"{SOURCE} refuses {reply.origin}: {words}",
+            remedy="check POLYGON_API_KEY, and how far back its plan goes (name a start date)",
+        )
     raise ServiceUnavailable(f"{reply.origin} answered with status {status!r}: {words}", remedy="run the same command again")
 
 

@@ -8,8 +8,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from backtests.options.chain import ChainBook
 from config.clock import FixedClock
 from config.errors import ConfigError, InputError, QuantError, RateLimited, ServiceError, ServiceUnavailable
 from config.settings import load_settings
@@ -192,6 +194,10 @@ def test_a_chain_is_ingested_and_read_back_and_the_key_is_in_no_file(server: Rep
     held = open_lake(settings).read_latest("quarantine").to_pylist()
     refused = ["contradicts_symbol", "non_standard_deliverable", "non_standard_deliverable", "wrong_type"]
     assert sorted(row["rule"] for row in held) == refused
+    # Every quote counts as known at the moment of the chain: a decision on it sees them all.
+    chain = ChainBook.from_rows(open_lake(settings).snapshot().read("option_quotes")).on(pd.Timestamp("2025-11-12"))
+    assert chain is not None
+    assert chain.known.tolist() == [True] * 4
     again = ingest_options_flow(["ACME"], "tradier", settings=settings, clock=FixedClock(ANSWERED))
     assert (again.total.new, again.total.unchanged) == (0, 4)
     assert all(question.headers["authorization"] == f"Bearer {KEY}" for question in server.asked)
