@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import math
+import zipfile
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -256,3 +258,37 @@ def test_a_batch_is_parted_as_a_plain_loop_parts_it(drawn: list[tuple[Any, ...]]
     assert parted.accepted["symbol"].to_pylist() == good
     assert sorted(parted.refused["symbol"].to_pylist() + good) == [row["symbol"] for row in rows]
     assert set(parted.flagged["symbol"].to_pylist()) <= set(good)
+
+
+def test_apples_real_history_has_its_four_splits_and_one_crash_as_jumps(shared_data: Path) -> None:
+    rows = []
+    with gzip.open(shared_data / "market" / "daily" / "AAPL.csv.gz", "rt") as file:
+        for line in csv.DictReader(file):
+            numbers = {name: float(line[name]) for name in ("open", "high", "low", "volume")}
+            rows.append(bar("AAPL", date.fromisoformat(line["date"]), float(line["close"]), **numbers))
+    accepted = split(bars(rows), BARS).accepted
+    assert accepted.num_rows == len(rows)
+    splits = {date(2000, 6, 21): 2.0, date(2005, 2, 28): 2.0, date(2014, 6, 9): 7.0, date(2020, 8, 31): 4.0}
+    crash = date(2000, 9, 29)  # the day after Apple's profit warning: 53.50 to 25.75
+    assert set(series_flags(accepted, BARS)["session"].to_pylist()) == {*splits, crash}
+    told = _actions(*(_action("AAPL", day, "split", ratio) for day, ratio in splits.items()))
+    assert series_flags(accepted, BARS, actions=told)["session"].to_pylist() == [crash]
+
+
+def test_every_market_of_the_recorded_reports_adds_up(shared_data: Path) -> None:
+    path = shared_data / "recordings" / "cftc" / "bodies" / "deacot2025_2025-01-31.zip"
+    names = {"noncommercial": "Noncommercial", "commercial": "Commercial", "nonreportable": "Nonreportable"}
+    rows = []
+    with zipfile.ZipFile(path) as pack, pack.open(pack.namelist()[0]) as file:
+        for line in csv.DictReader(io.TextIOWrapper(file, "latin-1")):
+            cell = {column.strip(): value.strip() for column, value in line.items()}
+            known = {"market_code": cell["CFTC Contract Market Code"], "open_interest": float(cell["Open Interest (All)"])}
+            known |= {"as_of_date": date.fromisoformat(cell["As of Date in Form YYYY-MM-DD"])}
+            known |= {"available_at": datetime(2025, 2, 7, 20, 30, tzinfo=UTC)}
+            for category, named in names.items():
+                long, short = (float(cell[f"{named} Positions-{side} (All)"]) for side in ("Long", "Short"))
+                spread = float(cell["Noncommercial Positions-Spreading (All)"]) if category == "noncommercial" else None
+                rows.append(_position(category, long, short, spread, **known))
+    positions = split(pa.Table.from_pylist(rows, schema=without_recorded_at(COT)), COT)
+    assert (positions.accepted.num_rows, positions.flagged.num_rows) == (3 * 1271, 0)
+    assert series_flags(positions.accepted, COT).num_rows == 0
