@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ import pytest
 from config.clock import FixedClock
 from config.settings import Settings, load_settings
 from flows.ingest_equity import ingest_equity_flow
+from flows.ingest_options import ingest_options_flow
 from flows.ingest_report import IngestReport
 from lake import open_lake
 from lake.adjustment import adjusted_bars
@@ -72,30 +75,43 @@ def through(server: ReplayServer) -> dict[str, str]:
     return {**server.proxy_environment(), "QUANT_DATA__SECONDS_BETWEEN_REQUESTS__YAHOO": "0"}
 
 
-def test_a_day_and_a_split_later_the_history_is_as_it_was_traded(tmp_path: Path) -> None:
+def by_command(server: ReplayServer, home: Path) -> dict[str, Any]:
+    said = quant(home, *command([*NAMES, "SPLT"]), env=through(server))
+    assert said.code == 0, said.err
+    return said.document
+
+
+def in_process(server: ReplayServer, home: Path) -> dict[str, Any]:
+    settings = load_settings({"home": str(home), "data.seconds_between_requests": {"yahoo": 0.0}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.ingest_ask.FIRST_DELAY_SECONDS", 0.0)
+        for name, value in server.proxy_environment().items():
+            patch.setenv(name, value)
+        return ingest_equity_flow([*NAMES, "SPLT"], source="yahoo", settings=settings).as_dict()
+
+
+@pytest.mark.parametrize("run", [in_process, pytest.param(by_command, marks=pytest.mark.slow)])
+def test_a_day_and_a_split_later_the_history_is_as_it_was_traded(
+    tmp_path: Path, run: Callable[[ReplayServer, Path], dict[str, Any]]
+) -> None:
     home, service = tmp_path / "home", YahooService(market(), BEFORE)
-    words = command([*NAMES, "SPLT"])
     asked_to_wait = Fault(kind="429", match="chart/S03.*period1", nth=1, retry_after="0")
     with ReplayServer(services=[service], faults=[asked_to_wait]) as server:
-        first = quant(home, *words, env=through(server))
-        assert first.code == 0, first.err
-        assert {one["outcome"] for one in first.document["outcomes"]} == {"stored"}
-        assert first.document["rows"]["new"] == 20 * 4
-        assert [question.status for question in server.asked if "chart/S03" in question.words and "period1" in question.query] == [
-            429,
-            200,
-        ]
+        first = run(server, home)
+        assert {one["outcome"] for one in first["outcomes"]} == {"stored"}
+        assert first["rows"]["new"] == 20 * 4
+        asked = [question for question in server.asked if "chart/S03" in question.words and "period1" in question.query]
+        assert [question.status for question in asked] == [429, 200]
         before = stored(home, "equity_bars")
         assert not server.errors
 
         service.now = AFTER
-        second = quant(home, *words, env=through(server))
-        assert second.code == 0, second.err
-        tables = second.document["tables"]
+        second = run(server, home)
+        tables = second["tables"]
         assert (tables["equity_bars"]["new"], tables["equity_bars"]["revised"], tables["corporate_actions"]["new"]) == (20, 0, 1)
 
-        third = ingest_equity_flow([*NAMES, "SPLT"], source="yahoo", settings=settings_for(server, home))
-        assert (third.total.new, third.total.revised, third.snapshot_id) == (0, 0, second.document["snapshot_id"])
+        third = run(server, home)
+        assert (third["rows"]["new"], third["rows"]["revised"], third["snapshot_id"]) == (0, 0, second["snapshot_id"])
 
     after = stored(home, "equity_bars")
     columns = ["symbol", "session", "open", "high", "low", "close", "volume", "ingest_id"]
@@ -202,19 +218,33 @@ def test_a_symbol_that_yahoo_does_not_have_fails_nobody(tmp_path: Path) -> None:
     assert "No data found" in str(outcomes["GONE"].message)
 
 
-def test_option_chains_are_stored_by_the_command(tmp_path: Path) -> None:
+def chains_of_acme() -> tuple[Listing, list[date]]:
+    """Two expiries to come: the command asks the machine's clock, and a contract is not quoted once it has expired."""
     from tests.flows.test_sources_yahoo_options import BARS, contract
 
-    # The command asks the machine's clock, and a contract is not quoted once it has expired.
     near, far = ((datetime.now(UTC) + timedelta(days=days)).date() for days in (30, 60))
     chains = {near: [contract(near, "C", 225.0), contract(near, "P", 225.0)], far: [contract(far, "C", 232.5)]}
-    with ReplayServer(services=[YahooService({"ACME": Listing(bars=BARS, chains=chains)}, AFTER)]) as server:
-        said = quant(
-            tmp_path / "home", "ingest", "options", "--source", "yahoo", "--symbols", "ACME", "--json", env=through(server)
-        )
+    return Listing(bars=BARS, chains=chains), [near, near, far]
+
+
+def test_option_chains_are_stored(tmp_path: Path) -> None:
+    listing, expiries = chains_of_acme()
+    with ReplayServer(services=[YahooService({"ACME": listing}, AFTER)]) as server:
+        report = ingest_options_flow(["ACME", "NOPE"], "yahoo", settings=settings_for(server, tmp_path / "home"))
+    assert {one.name: one.outcome for one in report.names} == {"ACME": "stored", "NOPE": "missing"}
+    rows = stored(tmp_path / "home", "option_quotes")
+    assert sorted(rows["expiry"]) == expiries
+    assert set(rows["bid"]) == {5.4}
+
+
+@pytest.mark.slow
+def test_option_chains_are_stored_by_the_command(tmp_path: Path) -> None:
+    listing, expiries = chains_of_acme()
+    words = ("ingest", "options", "--source", "yahoo", "--symbols", "ACME", "--json")
+    with ReplayServer(services=[YahooService({"ACME": listing}, AFTER)]) as server:
+        said = quant(tmp_path / "home", *words, env=through(server))
         assert said.code == 0, said.err
     rows = stored(tmp_path / "home", "option_quotes")
-    assert sorted(rows["expiry"]) == [near, near, far]
+    assert sorted(rows["expiry"]) == expiries
     assert set(rows["data_kind"]) == {"real"}
-    assert set(rows["bid"]) == {5.4}
     assert (tmp_path / "home" / "cache" / "yfinance").is_dir()

@@ -13,6 +13,7 @@ the traded prices are known. The traits:
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,7 +84,6 @@ class YahooService:
     def __init__(self, listings: Mapping[str, Listing], now: datetime) -> None:
         self.listings = dict(listings)
         self.now = now
-        self._calendars: dict[str, Any] = {}
 
     def answer(self, question: Question) -> Reply | None:
         """The answer to a question of one of the hosts."""
@@ -153,13 +153,7 @@ class YahooService:
         return newest - (days - 1) * 86_400, self._seconds() + 1
 
     def _schedule(self, listing: Listing) -> pd.DataFrame:
-        if listing.calendar not in self._calendars:
-            start = min(one.bars.index[0] for one in self.listings.values() if one.calendar == listing.calendar)
-            end = max(pd.Timestamp(self.now.date()), *(one.bars.index[-1] for one in self.listings.values())) + timedelta(days=400)
-            calendar = xcals.get_calendar(listing.calendar, start=start - timedelta(days=400), end=end)
-            self._calendars[listing.calendar] = calendar.schedule
-        found: pd.DataFrame = self._calendars[listing.calendar]
-        return found
+        return _schedule_of(listing.calendar)
 
     def _opens(self, listing: Listing) -> np.ndarray[Any, Any]:
         """Opens of the listing's sessions, seconds; a day off the calendar opens at midnight there."""
@@ -372,6 +366,17 @@ class YahooService:
             "options": chain,
         }
         return _json(200, {"optionChain": {"result": [result], "error": None}})
+
+
+@functools.cache
+def _schedule_of(calendar: str) -> pd.DataFrame:
+    """Opens and closes of an exchange, from the library itself and not from ours."""
+    try:
+        found = xcals.get_calendar(calendar, start="1990-01-01", end="2035-12-31")
+    except ValueError:  # a calendar with bounds of its own
+        found = xcals.get_calendar(calendar)
+    schedule: pd.DataFrame = found.schedule
+    return schedule
 
 
 def _midnight(day: date) -> int:
