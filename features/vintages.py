@@ -57,10 +57,6 @@ def vintages(
         The snapshot holds no such series.
     InputError
         Several sources hold it and none was chosen.
-
-    Examples
-    --------
-    >>> vintages(snapshot, "GDP")  # doctest: +SKIP
     """
     found = snapshot.read("macro_observations", where={"series": [series]}, start=start, end=end, columns=_COLUMNS)
     if found.num_rows == 0 and start is None and end is None:
