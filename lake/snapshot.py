@@ -269,7 +269,9 @@ def load(root: Place, name: str | None = None) -> Snapshot:
             raise _nothing_published(root)
         if not _file(root, name).exists():
             raise IntegrityError(f"the newest snapshot's file {_file(root, name)} is gone", remedy=_LOST)
-    path = _file(root, _whole_name(root, name, sorted(one.stem for one in (root / "snapshots").glob("*.json"))))
+    path = _file(root, name)
+    if not re.fullmatch(r"[0-9a-f]{16}", name) or not path.exists():  # only a beginning has to be looked for among all
+        path = _file(root, _whole_name(root, name, sorted(one.stem for one in (root / "snapshots").glob("*.json"))))
     with storage_errors("read a snapshot", path):
         return _parsed(root, path, path.read_bytes())
 
