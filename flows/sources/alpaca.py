@@ -239,7 +239,8 @@ class AlpacaEquity(_Alpaca):
             session_closes(pd.DatetimeIndex(frame["session"]), self._calendar) if daily else pd.DatetimeIndex(frame["complete"])
         )
         moment = self.client("StockHistoricalDataClient")[1].moment(pages, self._clock)
-        frame = frame[~(complete > pd.Timestamp(moment))]  # NaT, a day that is no session, is refused below
+        settled = moment - (SETTLING if self._feed == "sip" else timedelta(0))  # a delayed plan lacks the last minutes until then
+        frame = frame[~(complete > pd.Timestamp(settled))]  # NaT, a day that is no session, is refused below
         rows, refused = bar_rows(
             frame,
             source=self.name,

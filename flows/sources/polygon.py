@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from zoneinfo import ZoneInfo
@@ -38,6 +38,7 @@ HOST = "https://api.massive.com"
 HOSTS = ("api.massive.com", "api.polygon.io")
 FIRST_DAY = date(1970, 1, 1)
 NEW_YORK = ZoneInfo("America/New_York")
+SETTLING = timedelta(minutes=16)  # a delayed plan lacks the last quarter of an hour: a bar that has just ended is not whole there
 MOST_BARS, MOST_ACTIONS, MOST_CONTRACTS = "50000", "5000", "250"
 
 _INTERVAL = re.compile(r"^(\d+)(m|h|d)$")
@@ -217,7 +218,8 @@ class PolygonEquity(_Polygon):
             if daily
             else pd.DatetimeIndex(pd.to_datetime(frame["complete"], utc=True))
         )
-        frame = frame[~(complete > pd.Timestamp(self.answered_at(reply)))]  # NaT, a day that is no session, is refused below
+        settled = self.answered_at(reply) - (SETTLING if document.get("status") == "DELAYED" else timedelta(0))
+        frame = frame[~(complete > pd.Timestamp(settled))]  # NaT, a day that is no session, is refused below
         rows, refused = bar_rows(
             frame,
             source=SOURCE,

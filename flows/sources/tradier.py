@@ -33,6 +33,7 @@ __all__ = ["TradierEquity", "TradierOptions", "several"]
 SOURCE = "tradier"
 HOST = "https://api.tradier.com"
 FIRST_DAY = date(1970, 1, 1)  # "usually the entire lifetime of the company", where a start is given
+SETTLING = timedelta(minutes=16)  # without the exchanges' agreements Tradier's data are a quarter of an hour behind
 DELAY = timedelta(minutes=10)  # quotes further behind than this, in trading hours, come from a delayed feed
 
 _STAMPS = ("bid_date", "ask_date", "trade_date")
@@ -293,7 +294,7 @@ class TradierEquity(_Tradier):
         super().__init__(settings, clock)
 
     def bars(self, symbols: Sequence[str], start: date | None, end: date | None) -> Iterator[Answer]:
-        """One answer a symbol; a session that had not closed when Tradier answered is left out.
+        """One answer a symbol; a session that had not closed a quarter of an hour before Tradier answered is left out.
 
         Raises
         ------
@@ -328,7 +329,7 @@ class TradierEquity(_Tradier):
         frame = pd.DataFrame(good, columns=["symbol", "session", "open", "high", "low", "close", "volume"])
         frame["session"] = pd.to_datetime(frame["session"])
         closes = session_closes(pd.DatetimeIndex(frame["session"]), self._calendar)
-        frame = frame[~(closes > pd.Timestamp(moment))]  # a day that is no session stays, and is refused as such
+        frame = frame[~(closes > pd.Timestamp(moment - SETTLING))]  # a day that is no session stays, and is refused as such
         rows, refused = bar_rows(
             frame,
             source=SOURCE,

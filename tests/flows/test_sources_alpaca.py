@@ -97,6 +97,15 @@ def test_recent_consolidated_bars_are_asked_for_only_where_every_plan_may(server
     assert server.asked[0].query["end"] == "2025-11-12T19:44:05+00:00"  # sixteen minutes before 20:00:05
 
 
+@pytest.mark.parametrize(("minutes", "last"), [(5, 11), (15, 11), (16, 12)])
+def test_a_session_that_has_just_closed_waits_until_a_delayed_plan_has_all_of_it(
+    server: ReplayServer, minutes: int, last: int
+) -> None:
+    clock = FixedClock(datetime(2025, 11, 12, 21, minutes, tzinfo=UTC))  # New York closed at 21:00
+    found = rows(bars(server, "ACME", clock=clock))
+    assert max(row["session"].day for row in found) == last
+
+
 def test_actions_are_facts_and_what_has_no_place_is_refused(server: ReplayServer) -> None:
     answers = bars(server, "ACME")
     found = {(row["symbol"], row["kind"], row["ex_date"]): row for row in rows(answers, "corporate_actions")}

@@ -61,6 +61,15 @@ def test_bars_are_asked_for_as_traded_and_known_at_their_sessions_close(server: 
     assert not answers[0].notes
 
 
+@pytest.mark.parametrize(("minutes", "last"), [(5, 11), (15, 11), (16, 12)])
+def test_a_session_that_has_just_closed_waits_until_a_delayed_plan_has_all_of_it(
+    server: ReplayServer, minutes: int, last: int
+) -> None:
+    clock = FixedClock(datetime(2025, 11, 12, 21, minutes, tzinfo=UTC))  # New York closed at 21:00
+    found = rows(bars(server, "ACME", (date(2025, 11, 6), date(2025, 11, 12)), clock=clock))
+    assert max(row["session"].day for row in found) == last
+
+
 def test_each_page_is_kept_byte_for_byte_and_the_key_goes_with_the_request_not_the_address(server: ReplayServer) -> None:
     answers = bars(server, "ACME", (date(2025, 11, 6), date(2025, 11, 12)))
     assert [answer.payload for answer in answers[:2]] == [body("polygon", "aggs_ACME_1.json"), body("polygon", "aggs_ACME_2.json")]

@@ -180,6 +180,16 @@ def test_daily_bars_are_of_closed_sessions_and_do_not_claim_to_be_as_traded(serv
     assert (dict(empty.missing), empty.rows.num_rows) == ({}, 0)
 
 
+@pytest.mark.parametrize(("minutes", "last"), [(5, 11), (15, 11), (16, 12)])
+def test_a_session_that_has_just_closed_waits_until_a_delayed_plan_has_all_of_it(
+    server: ReplayServer, minutes: int, last: int
+) -> None:
+    clock = FixedClock(datetime(2025, 11, 12, 21, minutes, tzinfo=UTC))  # New York closed at 21:00
+    source = get_source("tradier", "equity", settings_for(server, "tradier", HOST), clock=clock)
+    found = rows(list(source.bars(["ACME"], None, None)))
+    assert max(row["session"].day for row in found) == last
+
+
 def test_a_chain_is_ingested_and_read_back_and_the_key_is_in_no_file(server: ReplayServer, tmp_path: Path) -> None:
     settings = settings_for(server, "tradier", HOST)
     report = ingest_options_flow(["ACME", "NOPE"], "tradier", settings=settings, clock=FixedClock(ANSWERED))
