@@ -65,19 +65,26 @@ class Held:
     def parts_of(self, start: date | datetime | None, end: date | datetime | None) -> list[Part]:
         """The files that a read from `start` to `end` has to look at.
 
-        A file outside the range may hold a revision that takes a row out of it, so only files without revisions are dropped.
+        A file outside the range may hold a revision that takes a row out of it: of the files outside, those stay that hold
+        revisions of event times which a file inside holds too.
         """
         days = "session" if "session" in self.spec.schema.names else self.spec.event_time
-        kept = list(self.parts)
+        inside = list(self.parts)
         for low, high in ((start, None), (None, end)):
             bound = low if low is not None else high
-            if bound is None:
-                continue
             column = self.spec.event_time if isinstance(bound, datetime) else days
-            if _comparable(self.spec, column, bound):
-                within = {part.name for part in between(self.parts, column, low, high)}
-                kept = [part for part in kept if part.name in within or part.bounds.get("revision", (0, 1))[1] > 0]
-        return kept
+            if bound is not None and _comparable(self.spec, column, bound):
+                inside = between(inside, column, low, high)
+        if not self.revised:
+            return inside
+        names = {part.name for part in inside}
+        outside = [part for part in self.parts if part.name not in names and part.bounds.get("revision", (0, 1))[1] > 0]
+        event = self.spec.event_time
+        bounds = [part.bounds.get(event) for part in inside]
+        if event in self.spec.key and all(bounds):
+            lows, highs = [pair[0] for pair in bounds if pair], [pair[1] for pair in bounds if pair]
+            outside = between(outside, event, min(lows), max(highs)) if bounds else []
+        return [*inside, *outside]
 
     def whole(self, schema: pa.Schema, *, as_of: datetime | None) -> pa.Table:
         """The newest version of every key available at `as_of`, in key order, without a sort of what already lies in order."""

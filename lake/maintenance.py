@@ -157,6 +157,9 @@ def _commit(lake: Lake, spec: TableSpec, table: DeltaTable, rewritten: Sequence[
         if now is None or now.version() == state.version:
             raise OSError(f"the commit was refused: {problem}") from problem
         return None
+    compacted = open_table(place, state.version + 1)
+    assert compacted is not None
+    compacted.create_checkpoint()  # whoever opens this version has no log to read
     sync_commit(place, state.version + 1)
     return state.version + 1
 
