@@ -94,7 +94,7 @@ class _Files:
     def _tables(self, name_column: str, required: Sequence[str]) -> list[tuple[SourceFile, dict[str, str], pd.Series]]:
         """Each file, its columns, and the name (symbol or series) of each row."""
         if self._read is None:
-            self._read = []
+            read: list[tuple[SourceFile, dict[str, str], pd.Series]] = []  # all of them, or none: a failure is met again
             for path in self._paths:
                 file = read_table(path)
                 columns = map_columns(file, self._mapping, self._columns, required)
@@ -102,7 +102,8 @@ class _Files:
                     names = file.frame[columns[name_column]].astype(str).str.strip()
                 else:
                     names = pd.Series(self._only or self._unnamed or stem(path), index=file.frame.index, dtype=object)
-                self._read.append((file, columns, names))
+                read.append((file, columns, names))
+            self._read = read
         return self._read
 
     def _listed(self, name_column: str, required: Sequence[str]) -> tuple[str, ...]:

@@ -235,3 +235,12 @@ def test_real_recorded_files_are_read_or_refused_for_what_is_wrong_with_them(sha
     investing = bars(bodies / "TSLA_HistoricalData_investing.csv.csv", symbol="TSLA", date_format="%m/%d/%Y")
     assert {row.rule for row in investing.refused} == {"wrong_type"}  # "93.93M" is no number
     assert "Vol." in investing.refused[0].reason
+
+
+def test_a_folder_with_a_broken_file_is_broken_each_time_it_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "A.csv").write_text("Date,Close\n2018-12-24,10\n")
+    (tmp_path / "B.csv").write_text("nothing,of,use\n1,2,3\n")
+    source = get_source("files", "equity", load_settings(), path=tmp_path)
+    for _ in range(2):  # the part that was read before the failure is never taken for the whole
+        with pytest.raises((DataError, InputError), match="B.csv"):
+            source.available()
