@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Part", "add_action", "between", "check_bytes", "list_parts", "read_parts", "remove_action", "write_part"]
 
 # Small enough that one symbol's rows lie in one or two of a year's groups, large enough that a whole file costs no more for it.
-_ROWS_A_GROUP = 32_768
+_ROWS_A_GROUP = 65_536
 _LONGEST_BOUND = 64  # characters of text that a commit's log entry repeats
 _TRUNCATED = timedelta(milliseconds=1)  # delta-rs writes bounds of times so coarsely
 
