@@ -161,7 +161,10 @@ def flag_stored(lake: Lake, spec: TableSpec, parts: Split, recorded_at: datetime
     if spec.name == "equity_bars" and parts.accepted.num_rows:
         symbols = parts.accepted["symbol"].unique().to_pylist()
         actions = lake.read_latest("corporate_actions", where={"symbol": symbols})
-    found = [parts.flagged, series_flags(parts.accepted, spec, actions=actions)]
+    lesser, key = parts.flagged, list(spec.key)
+    if lesser.num_rows and parts.refused.num_rows:  # what was set apart since for another reason is not stored
+        lesser = lesser.join(parts.accepted.select(key), key, join_type="left semi").select(lesser.column_names)
+    found = [lesser, series_flags(parts.accepted, spec, actions=actions)]
     flagged = pa.concat_tables([one for one in found if one.num_rows] or found[:1])
     if flagged.num_rows:
         flag(lake, spec, flagged, recorded_at=recorded_at)

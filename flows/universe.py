@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -276,7 +276,8 @@ def _end_of(day: date) -> datetime:
     """The last minute of a day in New York: an announcement whose hour is not known is never taken for earlier."""
     from zoneinfo import ZoneInfo
 
-    return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo("America/New_York")) + timedelta(hours=23, minutes=59)
+    end = datetime(day.year, day.month, day.day, 23, 59, tzinfo=ZoneInfo("America/New_York"))
+    return end.astimezone(UTC)  # pyarrow has been seen to take another zone's clock for UTC
 
 
 def _of_row(row: Mapping[str, Any]) -> Interval:
