@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from config.calendar import session_closes
 from flows.sources.base import RefusedRow, answer_schema
-from flows.sources.edge import bar_frame, checked
+from flows.sources.edge import checked
 
 __all__ = ["ACTIONS_DATASET", "BARS_DATASET", "BAR_FIELDS", "MACRO_DATASET", "bar_rows", "empty_rows", "table_of"]
 
@@ -73,7 +73,7 @@ def bar_rows(
     complete_at : Series, optional
         The moment each intraday bar is complete, aware, index as `frame`.
     """
-    frame, fit, unfit = checked(frame, bar_frame(), describe=describe, plain=plain_row)
+    frame, fit, unfit = checked(frame, describe=describe, plain=plain_row)
     currency = currency if isinstance(currency, str) else currency.loc[fit]
     complete_at = None if complete_at is None else complete_at.loc[fit]
     days = pd.DatetimeIndex(frame["session"])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from datetime import UTC, datetime
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from config.errors import DataError
-from flows.sources.edge import bar_frame, checked
+from flows.sources.edge import checked
 from flows.sources.shape import bar_rows, plain_row
 
 DAYS = pd.to_datetime(["2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05"])
@@ -52,7 +56,7 @@ def test_a_row_without_a_session_is_refused_and_its_neighbours_keep_their_curren
 
 
 def test_an_absent_price_is_no_wrong_one() -> None:
-    good, kept, refused = checked(_frame(open=[None, 1, 2, np.nan]), bar_frame(), describe=str, plain=plain_row)
+    good, kept, refused = checked(_frame(open=[None, 1, 2, np.nan]), describe=str, plain=plain_row)
     assert (kept.all(), refused) == (True, ())
     assert good["open"].isna().tolist() == [True, False, False, True]
     assert list(good.index) == [12, 13, 14, 14]
@@ -60,6 +64,14 @@ def test_an_absent_price_is_no_wrong_one() -> None:
 
 def test_a_frame_that_is_another_thing_altogether_is_an_error() -> None:
     with pytest.raises(DataError, match="session"):
-        checked(_frame().drop(columns="session"), bar_frame(), describe=str, plain=plain_row)
-    with pytest.raises(DataError, match="column session: no dates"):
-        checked(_frame(session=["2024-01-02"] * 4), bar_frame(), describe=str, plain=plain_row)
+        checked(_frame().drop(columns="session"), describe=str, plain=plain_row)
+    with pytest.raises(DataError, match="no dates"):
+        checked(_frame(session=["2024-01-02"] * 4), describe=str, plain=plain_row)
+
+
+def test_reading_bars_leaves_pyarrows_time_zones_alone() -> None:
+    # Importing pandera 0.35 makes pyarrow take New York's wall clock for UTC; nothing here may import it.
+    bar_rows(_frame(), source="test", basis="as_traded", currency="USD", calendar="XNYS")
+    assert "pandera" not in sys.modules
+    close = datetime(2024, 1, 2, 16, 0, tzinfo=ZoneInfo("America/New_York"))
+    assert pa.array([close], pa.timestamp("us", tz="UTC")).to_pylist() == [datetime(2024, 1, 2, 21, 0, tzinfo=UTC)]
