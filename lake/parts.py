@@ -62,8 +62,10 @@ def list_parts(spec: TableSpec, table: DeltaTable) -> list[Part]:
     """The files of the opened version, by name."""
     found = pa.table(table.get_add_actions(flatten=True))
     bounded = [name for name in _bounded(spec) if f"min.{name}" in found.column_names and f"max.{name}" in found.column_names]
+    wanted = ["path", "num_records", "size_bytes", *(f"partition.{column}" for column, _ in spec.partition_by)]
+    wanted += [f"{end}.{name}" for name in bounded for end in ("min", "max")]
     parts = []
-    for row in found.to_pylist():
+    for row in found.select(wanted).to_pylist():
         bounds = {name: (row[f"min.{name}"], row[f"max.{name}"]) for name in bounded}
         parts.append(
             Part(
