@@ -134,31 +134,74 @@ def test_an_acknowledged_write_has_been_forced_to_the_disk(lake: Lake, monkeypat
     assert (lake.root / "snapshots" / f"{snapshot.id}.json").exists()
 
 
+class _Killable:
+    """Processes that write to files of their own, so that none waits for a reader of its pipe."""
+
+    def __init__(self, lake: Lake, folder: Path) -> None:
+        self.lake, self.folder = lake, folder
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> _Killable:
+        return self
+
+    def __exit__(self, *given: object) -> None:
+        for process in self.running.values():
+            process.kill()
+            process.wait()
+
+    def start(self, name: str, *words: str) -> None:
+        with (self.folder / name).open("wb") as out, (self.folder / f"{name}.err").open("wb") as err:
+            command = [sys.executable, "-m", words[0], str(self.lake.root), *words[1:]]
+            self.running[name] = subprocess.Popen(command, cwd=HOUSE, stdout=out, stderr=err)
+
+    def kill(self, name: str) -> list[str]:
+        """Kill it with -9; return the whole lines it had said. It must not have ended, or complained, by itself."""
+        process = self.running.pop(name)
+        assert process.poll() is None, (self.folder / f"{name}.err").read_text()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert (self.folder / f"{name}.err").read_text() == ""
+        return (self.folder / name).read_text().rpartition("\n")[0].splitlines()
+
+
 @pytest.mark.slow
-def test_killed_writers_leave_whole_snapshots_and_every_acknowledged_row(lake: Lake) -> None:
+def test_fifty_kills_among_four_writers_and_a_maintainer_lose_nothing_that_was_acknowledged(lake: Lake, tmp_path: Path) -> None:
     chance = random.Random(20260101)
-    rows: set[str] = set()
-    ids: set[str] = set()
-    for kill in range(25):
-        writer = _start(lake, f"k{kill}", 1000)
-        assert writer.stdout is not None
-        first = writer.stdout.readline()  # it is at work
-        time.sleep(chance.uniform(0.0, 0.4))
-        writer.send_signal(signal.SIGKILL)
-        rest, _ = writer.communicate()
-        for line in (first + rest).splitlines():
-            if line.startswith("row") and line.count(" ") == 3:
-                rows.add(line.split()[1])
-            elif line.startswith("published") and len(line.split()[-1]) == 16:
-                ids.add(line.split()[1])
-        newest = lake.publish()
-        newest.verify("equity_bars")
-        counts = _counts(lake)
-        assert set(counts.values()) == {ROWS}  # no half batch
-        assert rows <= set(counts)
-    assert len(rows) >= 25
-    assert ids <= set(lake.snapshots())
-    for name in ids:
+    acknowledged: set[str] = set()
+    published: set[str] = set()
+    rounds = 0
+    with _Killable(lake, tmp_path) as processes:
+        for kill in range(50):
+            for n in range(4):
+                if not any(name.startswith(f"w{n}-") for name in processes.running):
+                    processes.start(f"w{n}-{kill}", "tests.lake.writer_process", f"w{n}-{kill}", "1000")
+            if not any(name.startswith("m-") for name in processes.running):
+                processes.start(f"m-{kill}", "tests.lake.maintainer_process")
+            until = time.monotonic() + chance.uniform(0.2, 3.0)
+            while time.monotonic() < until:  # a reader beside them, in this process
+                if lake.has_snapshot():
+                    assert set(_counts(lake).values()) <= {ROWS}, "a reader saw a part of a batch"
+            hit = "m-" if kill % 5 == 4 else f"w{chance.randrange(4)}-"  # every fifth kill hits the maintainer
+            victim = next(name for name in processes.running if name.startswith(hit))
+            said = processes.kill(victim)
+            rounds += sum(line.startswith("round") for line in said)
+            acknowledged |= {line.split()[1] for line in said if line.startswith("row")}
+            published |= {line.split()[1] for line in said if line.startswith("published")}
+            newest = lake.publish()
+            counts = _counts(lake, newest.id)
+            assert set(counts.values()) <= {ROWS}
+            assert acknowledged <= set(counts)
+            if kill % 10 == 9:
+                newest.verify("equity_bars")
+        for name in list(processes.running):
+            acknowledged |= {line.split()[1] for line in processes.kill(name) if line.startswith("row")}
+    final = lake.publish()
+    final.verify("equity_bars")
+    assert acknowledged <= set(_counts(lake, final.id))
+    assert len(acknowledged) >= 50
+    assert rounds > 0
+    assert published <= set(lake.snapshots())
+    for name in published:
         assert set(_counts(lake, name).values()) == {ROWS}
 
 
