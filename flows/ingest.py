@@ -102,7 +102,7 @@ def ingest(
     KeyboardInterrupt
         Interrupted: what was stored is kept, nothing was published.
     """
-    run = Run(dataset=dataset, ask=ask, lake=lake, started=clock.now(), progress=progress, window=window or Window())
+    run = Run(dataset=dataset, ask=ask, lake=lake, clock=clock, started=clock.now(), progress=progress, window=window or Window())
     run.notes.extend(notes)
     asked = run.listed(names, sources)
     run.begin(asked)
@@ -171,6 +171,7 @@ class Run:
     dataset: str
     ask: Ask
     lake: Lake
+    clock: Clock
     started: datetime
     progress: Progress
     window: Window
@@ -309,7 +310,14 @@ class Run:
         overlaps = {name: (one.start, one.end) for one in requests if one.overlap and one.start for name in one.names}
 
         def keep() -> Stored:
-            stored = store_answers(self.lake, answers, recorded_at=self.started, finished=self.finished, overlaps=overlaps)
+            stored = store_answers(
+                self.lake,
+                answers,
+                started_at=self.started,
+                recorded_at=self.clock.now(),  # not when the run began: a revision was not known before it came
+                finished=self.finished,
+                overlaps=overlaps,
+            )
             self.gaps_filled += self._check_gaps(source, answers, overlaps)
             return stored
 

@@ -58,7 +58,7 @@ def fill_gaps(
     """
     from lake.gaps import close_asked, open_ranges
 
-    run = Run(dataset="equity", ask=ask, lake=lake, started=clock.now(), progress=progress, window=window)
+    run = Run(dataset="equity", ask=ask, lake=lake, clock=clock, started=clock.now(), progress=progress, window=window)
     run.notes.extend(notes)
     ranges = open_ranges(lake, interval=window.interval, symbols=symbols, start=window.start, end=window.end)
     asked = tuple(dict.fromkeys(one.symbol for one in ranges))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Compared", "compare_overlap"]
 
 _TABLE = "equity_bars"
+# Vendors go on counting a session's volume after its close: that is a revision of one bar, and says nothing about the others.
+_REVISED_ALONE = ("volume",)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,7 +40,8 @@ def compare_overlap(lake: Lake, answers: Sequence[Answer], windows: Mapping[str,
     """Find the symbols whose stored bars are not those that came.
 
     A stored bar differs when one of its values does, however little, or when the answer has bars of its symbol but no longer
-    this one. A symbol with rows that could not be read is not said to lack a bar.
+    this one. Another volume alone is no difference: such a bar is stored as a revision of that one. A symbol with rows that could
+    not be read is not said to lack a bar.
 
     Parameters
     ----------
@@ -71,7 +74,7 @@ def _differences(
     from lake.query import connect, quoted
 
     spec = table_spec(_TABLE)
-    values = [name for name in spec.values if name != "session"]
+    values = [name for name in spec.values if name != "session" and name not in _REVISED_ALONE]
     asked = pa.table(
         {
             "symbol": pa.array(list(windows), pa.string()),

@@ -82,6 +82,7 @@ def store_answers(
     lake: Lake,
     answers: Sequence[Answer],
     *,
+    started_at: datetime,
     recorded_at: datetime,
     finished: Sequence[AnswerRun] = (),
     overlaps: Mapping[str, tuple[date, date | None]] | None = None,
@@ -91,8 +92,10 @@ def store_answers(
     Parameters
     ----------
     answers : sequence of Answer
+    started_at : datetime
+        When the run began: it names the run.
     recorded_at : datetime
-        The run's moment.
+        Now, when the answers are here: a revision counts as known from then on.
     finished : sequence of AnswerRun
         Of answers stored before, whose counts are recorded in the same commit.
     overlaps : mapping of str to (date, date or None), optional
@@ -103,7 +106,7 @@ def store_answers(
     for payload in {sha256_bytes(answer.payload): answer.payload for answer in answers}.values():
         lake.raw.put(payload)
     runs = {answer.ingest_id: AnswerRun.of(answer) for answer in answers}
-    record_runs(lake, [*finished, *runs.values()], recorded_at)
+    record_runs(lake, [*finished, *runs.values()], started_at)
     stored.compared = compare_overlap(lake, answers, overlaps or {})
     quarantine_unread(lake, answers, recorded_at)
     of_answers: dict[str, RowCounts] = {}

@@ -11,6 +11,7 @@ import typer
 from flows.cli.shell import JsonFlag, emit, new_group, progress_on_stderr, settings_from, table
 
 if TYPE_CHECKING:
+    from config.orchestration import QuantFlow
     from flows.ingest_report import IngestReport
 
 __all__ = [
@@ -53,26 +54,40 @@ def names(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
-def source_options(given: list[str] | None, **named: Any) -> dict[str, Any]:
+def source_options(given: list[str] | None, flow: QuantFlow[Any, Any], **named: Any) -> dict[str, Any]:
     """The options of a source: those with a flag of their own that were given, and each ``KEY=VALUE``.
 
     A value is read as YAML reads it (5, 0.5, true, [a, b]); a date stays text.
 
+    Parameters
+    ----------
+    given : list of str, optional
+        As typed.
+    flow : QuantFlow
+        The one they are handed to; what it takes itself (``clock``, ``settings``, ``start_date``) is no option of a source.
+    **named
+        What the flags say.
+
     Raises
     ------
     InputError
-        One has no ``=``, cannot be read, or was given twice.
+        One has no ``=``, cannot be read, was given twice, or is none of a source's.
     """
+    import inspect
+
     import yaml
 
     from config.errors import InputError
 
     options = {key: str(value) if isinstance(value, Path) else value for key, value in named.items() if value is not None}
+    own = [name for name, one in inspect.signature(flow.fn).parameters.items() if one.kind is not one.VAR_KEYWORD]
     for text in given or ():
         key, sign, value = text.partition("=")
         key = key.strip().replace("-", "_")
         if not sign or not key:
             raise InputError(f"--option {text!r} is not KEY=VALUE", remedy="write it as --option interval=5m")
+        if key in own:
+            raise InputError(f"{key} is no option of a source", remedy="quant ingest <dataset> --help lists what can be set")
         if key in options:
             raise InputError(f"the option {key} was given twice: {options[key]!r} and {value!r}", remedy="leave one out")
         try:
@@ -141,7 +156,7 @@ def ingest_equity(
     from flows.ingest_equity import ingest_equity_flow
 
     of_files = {"path": path, "mapping": mapping, "symbol": symbol, "basis": basis, "currency": currency, "timezone": timezone}
-    options = source_options(option, **of_files, date_format=date_format, interval=interval)
+    options = source_options(option, ingest_equity_flow, **of_files, date_format=date_format, interval=interval)
     with progress_on_stderr() as progress:
         report = ingest_equity_flow(
             names(symbols),
@@ -178,7 +193,8 @@ def ingest_actions(
     """
     from flows.ingest_actions import ingest_actions_flow
 
-    options = source_options(option, path=path, mapping=mapping, symbol=symbol, currency=currency, date_format=date_format)
+    of_files = {"path": path, "mapping": mapping, "symbol": symbol, "currency": currency, "date_format": date_format}
+    options = source_options(option, ingest_actions_flow, **of_files)
     with progress_on_stderr() as progress:
         report = ingest_actions_flow(
             names(symbols), start, end, source=source, settings=settings_from(), progress=progress, **options
@@ -201,7 +217,7 @@ def ingest_options(
     """Option quotes by underlying."""
     from flows.ingest_options import ingest_options_flow
 
-    options = source_options(option, path=path, mapping=mapping)
+    options = source_options(option, ingest_options_flow, path=path, mapping=mapping)
     with progress_on_stderr() as progress:
         report = ingest_options_flow(
             names(symbols),
@@ -236,7 +252,8 @@ def ingest_macro(
     """Macro series with the moment each value became known."""
     from flows.ingest_macro import ingest_macro_flow
 
-    options = source_options(option, path=path, mapping=mapping, publication_lag_days=lag, unit=unit, date_format=date_format)
+    of_files = {"path": path, "mapping": mapping, "publication_lag_days": lag, "unit": unit, "date_format": date_format}
+    options = source_options(option, ingest_macro_flow, **of_files)
     with progress_on_stderr() as progress:
         report = ingest_macro_flow(
             series=names(series),
@@ -276,7 +293,7 @@ def ingest_cot(
             source=source,
             settings=settings_from(),
             progress=progress,
-            **source_options(option, report=report, via=via),
+            **source_options(option, ingest_cot_flow, report=report, via=via),
         )
     show_report(as_json, done)
 

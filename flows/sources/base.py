@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, overload
 
 import pyarrow as pa
 
+from config.clock import Clock
 from config.errors import InputError, UnknownNameError, did_you_mean
 from config.hashing import digest, sha256_bytes, short
 from config.settings import Settings
@@ -287,7 +288,9 @@ def get_source(name: str, dataset: DatasetName, settings: Settings, **options: A
 
 
 def source_options(name: str, dataset: DatasetName) -> dict[str, bool]:
-    """The options that a source takes, by keyword, and whether it needs each.
+    """The options of a user that a source takes, by keyword, and whether it needs each.
+
+    A clock is handed over by code alone: it is no option, neither on the command line nor in the settings.
 
     Raises
     ------
@@ -295,7 +298,7 @@ def source_options(name: str, dataset: DatasetName) -> dict[str, bool]:
         There is no such source for that dataset.
     """
     parameters = inspect.signature(_factory(name, dataset)).parameters.values()
-    return {one.name: one.default is one.empty for one in parameters if one.kind is one.KEYWORD_ONLY}
+    return {one.name: one.default is one.empty for one in parameters if one.kind is one.KEYWORD_ONLY and one.name != "clock"}
 
 
 def _factory(name: str, dataset: DatasetName) -> Any:
@@ -315,8 +318,11 @@ def _factory(name: str, dataset: DatasetName) -> Any:
 
 def _check_options(name: str, dataset: str, factory: Any, options: Mapping[str, Any]) -> None:
     accepted = [p for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    known = [p.name for p in accepted]
-    for option in options:
+    known = [p.name for p in accepted if p.name != "clock"]
+    takes_clock = len(known) < len(accepted)
+    for option, value in options.items():
+        if option == "clock" and takes_clock and (value is None or isinstance(value, Clock)):
+            continue
         if option not in known:
             remedy = did_you_mean(option, known) if known else "it takes none"
             raise InputError(f"the source {name} of {dataset} data has no option {option!r}", remedy=remedy)

@@ -50,6 +50,8 @@ class FakeVendor:
     wrong : callable, optional
         Called with each request's symbols before the answer; raises what shall go wrong.
     actions : mapping of str to list of (date, kind, value)
+    volumes : mapping of (str, date) to float
+        Of bars that have another volume than 100.
     """
 
     history: dict[str, Bars]
@@ -61,6 +63,7 @@ class FakeVendor:
     actions: Mapping[str, list[tuple[date, str, float]]] = field(default_factory=dict)
     wrong: Callable[[tuple[str, ...]], None] | None = None
     listed: tuple[str, ...] | None = None
+    volumes: dict[tuple[str, date], float] = field(default_factory=dict)
     asked: list[tuple[tuple[str, ...], date | None, date | None]] = field(default_factory=list)
 
     def available(self) -> tuple[str, ...] | None:
@@ -81,7 +84,8 @@ class FakeVendor:
         ]
         missing = {symbol: f"{self.name} has no {symbol}" for symbol in symbols if symbol not in known}
         request = {"symbols": list(symbols), "start": start, "end": end}
-        payload = json.dumps([[symbol, day.isoformat(), close] for symbol, day, close in found]).encode()
+        told = [[symbol, day.isoformat(), close, self.volumes.get((symbol, day))] for symbol, day, close in found]
+        payload = json.dumps(told).encode()
         shared: dict[str, Any] = {"source": self.name, "origin": f"{self.name}.example", "request": request, "payload": payload}
         yield Answer(dataset="equity_bars", rows=self._rows(found), names=tuple(known), missing=missing, **shared)
         acts = [(symbol, *act) for symbol in known for act in self.actions.get(symbol, ())]
@@ -101,7 +105,7 @@ class FakeVendor:
             rows.append(
                 {
                     **dict.fromkeys(("open", "high", "low", "close"), close),
-                    "volume": 100.0,
+                    "volume": self.volumes.get((symbol, day), 100.0),
                     "symbol": symbol,
                     "interval": self.interval,
                     "event_time": at,

@@ -9,9 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from config.errors import InputError
+from config.settings import load_settings
 from flows.cli.app import app
 from flows.cli.ingest import show_report, source_options
+from flows.ingest_equity import ingest_equity_flow
 from flows.ingest_report import IngestReport, NameOutcome, RowCounts
+from flows.sources.base import get_source
+from flows.sources.base import source_options as options_of
 from tests.flows.demo_home import quant
 
 HEAD = "Date,Open,High,Low,Close,Volume\n"
@@ -20,7 +24,7 @@ WHOLE = HEAD + "2018-12-24,10,11,9,10.5,100\n2018-12-26,10.5,12,10,11.5,200\n201
 
 def test_an_option_of_a_source_is_read_as_yaml_reads_it() -> None:
     given = ["interval=5m", "depth=3", "adjusted=false", "names=[a, b]", "since=2024-01-02", "text=a=b", "time-zone=UTC"]
-    assert source_options(given, path=Path("x"), mapping=None) == {
+    assert source_options(given, ingest_equity_flow, path=Path("x"), mapping=None) == {
         "path": "x",
         "interval": "5m",
         "depth": 3,
@@ -34,11 +38,27 @@ def test_an_option_of_a_source_is_read_as_yaml_reads_it() -> None:
 
 @pytest.mark.parametrize(
     ("given", "says"),
-    [(["interval"], "not KEY=VALUE"), (["=5"], "not KEY=VALUE"), (["a=1", "a=2"], "given twice"), (["a=["], "cannot be read")],
+    [
+        (["interval"], "not KEY=VALUE"),
+        (["=5"], "not KEY=VALUE"),
+        (["a=1", "a=2"], "given twice"),
+        (["a=["], "cannot be read"),
+        (["clock=2020-01-01"], "clock is no option of a source"),
+        (["start-date=2020-01-01"], "start_date is no option of a source"),
+    ],
 )
 def test_an_option_that_cannot_be_read_is_refused(given: list[str], says: str) -> None:
     with pytest.raises(InputError, match=says):
-        source_options(given)
+        source_options(given, ingest_equity_flow)
+
+
+@pytest.mark.parametrize("source", ["yahoo", "cboe", "ccxt", "polygon", "alpaca", "tradier"])
+def test_a_clock_is_handed_to_a_source_by_code_and_never_by_a_user(source: str, tmp_path: Path) -> None:
+    assert "clock" not in options_of(source, "equity")
+    with pytest.raises(InputError, match="has no option 'clock'"):
+        get_source(source, "equity", load_settings(), clock="2020-01-01")
+    typed = quant(tmp_path / "home", "ingest", "equity", "--symbols", "X", "--source", source, "--option", "clock=2020-01-01")
+    assert (typed.code, "clock is no option of a source" in typed.err) == (1, True)
 
 
 def test_options_gaps_and_exit_codes_from_the_command_line(tmp_path: Path) -> None:

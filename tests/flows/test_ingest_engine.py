@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import random
 import time
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from config.clock import FixedClock
 from config.errors import (
     ConfigError,
     DataError,
@@ -21,12 +22,14 @@ from config.errors import (
     ServiceUnavailable,
     StorageError,
 )
+from config.progress import SILENT
 from config.settings import load_settings
 from features.point_in_time import load_panel
 from flows import ingest_ask
+from flows.ingest import Window, ingest
 from flows.ingest_arguments import make_sources
 from flows.ingest_report import IngestReport
-from tests.flows.fake_vendor import MONDAY, FakeVendor, closes, days, fails_for, lake, outcomes, ramp, run
+from tests.flows.fake_vendor import MONDAY, FakeVendor, ask, closes, days, fails_for, lake, outcomes, ramp, run
 
 TUESDAY = datetime(2026, 1, 6, 12, tzinfo=UTC)
 DOWN = ServiceUnavailable("503 from vendor.example")
@@ -127,6 +130,39 @@ def test_a_bar_of_the_overlap_that_changed_sets_off_a_refetch_and_the_old_view_s
     assert closes("A", as_of=MONDAY) == before | {date(2024, 2, 1): 60.0}
     # The next day there is nothing to report.
     assert run(vendor, ["A", "B"], datetime(2026, 1, 7, tzinfo=UTC)).refetched == ()
+
+
+def test_another_volume_alone_revises_its_bar_and_asks_for_no_history() -> None:
+    vendor = FakeVendor({"A": ramp("2024-01-02", "2024-01-31")})
+    run(vendor, ["A"])
+    # Trades reported after the close: overnight the vendor has counted more shares of the last session, and a new bar is out.
+    vendor.volumes["A", date(2024, 1, 31)] = 117.0
+    vendor.history["A"] |= {date(2024, 2, 1): 122.0}
+    vendor.asked.clear()
+    report = run(vendor, ["A"], TUESDAY)
+    assert vendor.asked == [(("A",), date(2024, 1, 24), None)]
+    assert (report.refetched, sold_out(report)) == ((), (1, 1, 5))
+
+    def volume(**read: datetime) -> float:
+        where, day = {"symbol": "A"}, date(2024, 1, 31)
+        (row,) = lake().snapshot().read("equity_bars", where=where, start=day, end=day, **read).to_pylist()
+        return float(row["volume"])
+
+    assert (volume(as_of=TUESDAY - timedelta(microseconds=1)), volume(as_of=TUESDAY), volume()) == (100.0, 117.0, 117.0)
+
+
+def test_a_revision_counts_as_known_when_it_came_and_not_when_the_run_began() -> None:
+    vendor = FakeVendor({name: ramp("2024-01-02", "2024-01-31") for name in "AB"})
+    run(vendor, ["A", "B"])
+    clock = FixedClock(TUESDAY)
+    vendor.history = {name: {day: close + 1 for day, close in bars.items()} for name, bars in vendor.history.items()}
+    vendor.wrong = lambda symbols: clock.move_to(clock.at + timedelta(hours=1))  # each request takes an hour
+    ingest("equity", ["A", "B"], [vendor], ask, lake=lake(), clock=clock, progress=SILENT, window=Window(full=True))
+    came = TUESDAY + timedelta(hours=2)  # the two are one step, stored together once the second is here
+    for name in "AB":
+        before = closes(name, as_of=came - timedelta(microseconds=1))
+        assert before == ramp("2024-01-02", "2024-01-31")
+        assert closes(name, as_of=came) == vendor.history[name]
 
 
 def test_a_bar_that_the_source_no_longer_gives_sets_off_a_refetch_too() -> None:
