@@ -195,9 +195,9 @@ def test_everything_listed_is_there() -> None:
 
 
 def test_a_source_that_is_not_there_is_answered_with_those_that_are() -> None:
-    with pytest.raises(UnknownNameError, match=r"'yahoo'[\s\S]*available: bundled, files"):
-        get_source("yahoo", "equity", load_settings())
-    with pytest.raises(UnknownNameError, match=r"bundled gives equity and macro[\s\S]*available: modelled"):
+    with pytest.raises(UnknownNameError, match=r"'bloomberg'[\s\S]*available: bundled, files"):
+        get_source("bloomberg", "equity", load_settings())
+    with pytest.raises(UnknownNameError, match=r"bundled gives equity and macro[\s\S]*available: .*modelled"):
         get_source("bundled", "options", load_settings())
     with pytest.raises(UnknownNameError, match="did you mean bundled"):
         get_source("bundeld", "equity", load_settings())
