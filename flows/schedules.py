@@ -5,7 +5,7 @@
    starts twice adds nothing. What came while nothing ran is asked for by the next run: sources are asked from the newest bar on.
 2. It tells what was refused or failed (`flows.alerts`). `watch_data_flow` tells what is late, also when the ingest never ran.
 3. `deployments` lists what is scheduled: the daily research chain (flows/daily.py), whose first part the ingest is, the ingest
-   alone, its schedule switched off, and the watch. `serve_schedules` runs them in this process, `apply_schedules` leaves them to
+   alone, its schedule switched off, the watch, and the lake's weekly maintenance. `serve_schedules` runs them in this process, `apply_schedules` leaves them to
    workers; both put one concurrency limit a vendor on the server (`vendor_limits`).
 """
 
@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 POOL = "quantrail"
+_MAINTENANCE_AT, _SATURDAY = "06:00", 6
 _MOST_SUBJECTS = 20  # alerts one by one up to here; beyond, one for all
 
 
@@ -255,16 +256,25 @@ def deployments(
         The work pool whose workers run them.
     """
     from flows.daily import daily_research_flow
+    from flows.maintain import maintain_flow
 
     chosen = settings or load_settings()
     parameters: dict[str, Any] = {} if lookback_days is None else {"lookback_days": lookback_days}
 
-    def deploy(chain: Any, name: str, about: str, times: Sequence[str], active: bool = True, **given: Any) -> Any:
+    def deploy(
+        chain: Any,
+        name: str,
+        about: str,
+        times: Sequence[str],
+        active: bool = True,
+        days: tuple[int, ...] | None = None,
+        **given: Any,
+    ) -> Any:
         from prefect.types.entrypoint import EntrypointType
 
         return chain.to_deployment(
             name=name,
-            schedules=[_cron(at, chosen.data.calendar, active) for at in times],
+            schedules=[_cron(at, chosen.data.calendar, active, days) for at in times],
             parameters=given,
             description=about,
             tags=["quantrail", chain.name],
@@ -280,20 +290,23 @@ def deployments(
         "The ingest alone, to be started by hand; the research chain begins with it. Switch its schedule on instead of the other's."
     )
     watch = "Tell what is late by then: log, Prefect event, webhook."
+    tidy = "Compact the lake and delete what nothing names; every published snapshot is kept."
     return [
         deploy(daily_research_flow, "after-the-close", research, [chosen.daily.at], **parameters),
         deploy(daily_ingest_flow, "after-the-close", alone, [chosen.daily.at], active=False, **parameters),
         deploy(watch_data_flow, "watch", watch, chosen.daily.watch_at),
+        deploy(maintain_flow, "weekly", tidy, [_MAINTENANCE_AT], days=(_SATURDAY,), apply=True),
     ]
 
 
-def _cron(at: str, calendar: str, active: bool) -> Any:
-    """A time of day, in the exchange's zone, on the days of the week on which it trades; holidays are skipped by the flow."""
+def _cron(at: str, calendar: str, active: bool, days: tuple[int, ...] | None = None) -> Any:
+    """A time of day in the exchange's zone, on given days of the week or those on which it trades; flows skip the holidays."""
     from prefect.schedules import Cron
 
     hour, minute = (int(part) for part in at.split(":"))
-    days = ",".join(str(day % 7) for day in trading_weekdays(SystemClock().now().date(), calendar))  # cron's Sunday is 0
-    return Cron(f"{minute} {hour} * * {days}", timezone=str(time_zone(calendar)), active=active)
+    weekdays = days or trading_weekdays(SystemClock().now().date(), calendar)
+    listed = ",".join(str(day % 7) for day in weekdays)  # cron's Sunday is 0
+    return Cron(f"{minute} {hour} * * {listed}", timezone=str(time_zone(calendar)), active=active)
 
 
 def require_api(what: str) -> None:

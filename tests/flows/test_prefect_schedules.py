@@ -48,7 +48,7 @@ def test_a_day_without_a_session_is_skipped_with_the_reason() -> None:
 
 
 def test_the_deployments_run_on_the_exchanges_days_in_its_zone_and_name_their_flows_by_module() -> None:
-    research, ingest, watch = deployments(lookback_days=10)
+    research, ingest, watch, tidy = deployments(lookback_days=10)
     for made, active in ((research, True), (ingest, False)):
         (schedule,) = made.schedules
         assert (schedule.schedule.cron, schedule.schedule.timezone) == ("30 18 * * 1,2,3,4,5", "America/New_York")
@@ -58,6 +58,8 @@ def test_the_deployments_run_on_the_exchanges_days_in_its_zone_and_name_their_fl
     assert research.entrypoint == "flows.daily.daily_research_flow"
     assert ingest.entrypoint == "flows.schedules.daily_ingest_flow"
     assert watch.entrypoint == "flows.schedules.watch_data_flow"
+    assert ([one.schedule.cron for one in tidy.schedules], tidy.parameters) == (["0 6 * * 6"], {"apply": True})
+    assert tidy.entrypoint == "flows.maintain.maintain_flow"
 
 
 def test_another_exchange_has_its_own_zone_and_a_market_that_never_closes_every_day() -> None:
