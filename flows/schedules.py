@@ -5,8 +5,8 @@
    starts twice adds nothing. What came while nothing ran is asked for by the next run: sources are asked from the newest bar on.
 2. It tells what was refused or failed (`flows.alerts`). `watch_data_flow` tells what is late, also when the ingest never ran.
 3. `deployments` lists what is scheduled: the daily research chain (flows/daily.py), whose first part the ingest is, the ingest
-   alone, its schedule switched off, the watch, and the lake's weekly maintenance. `serve_schedules` runs them in this process, `apply_schedules` leaves them to
-   workers; both put one concurrency limit a vendor on the server (`vendor_limits`).
+   alone, its schedule switched off, the watch, and the lake's weekly maintenance. `serve_schedules` runs them in this process,
+   `apply_schedules` leaves them to workers; both put one concurrency limit a vendor on the server (`vendor_limits`).
 """
 
 from __future__ import annotations
