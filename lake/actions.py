@@ -36,11 +36,13 @@ _SAME = (
     "abs(a.value - b.value) <= CASE a.what WHEN 'split' THEN 1e-4 * least(a.value, b.value) "
     "ELSE greatest(0.0005001, 1e-3 * least(a.value, b.value)) END"
 )
+# DISTINCT: on the day of a rename a source may tell one action under both letters.
 _REPORTS = """
 CREATE TEMP TABLE reports AS
+WITH told AS (SELECT DISTINCT symbol, ex_date, source, kind, value FROM actions)
 SELECT symbol, ex_date, source, what, coalesce(any_value(place), 0) AS place,
     CASE what WHEN 'split' THEN product(value) ELSE sum(value) END AS value
-FROM (SELECT *, CASE kind WHEN 'split' THEN 'split' ELSE 'cash' END AS what FROM actions) LEFT JOIN believed USING (source)
+FROM (SELECT *, CASE kind WHEN 'split' THEN 'split' ELSE 'cash' END AS what FROM told) LEFT JOIN believed USING (source)
 GROUP BY symbol, ex_date, source, what
 """
 _AMOUNTS = f"""
@@ -107,7 +109,8 @@ def agree(actions: pa.Table, action_source: str | Sequence[str] | None = None) -
     Parameters
     ----------
     actions : pyarrow.Table
-        As `read_actions`. All payments that one source reports for one ex-date are added up, splits multiplied.
+        As `read_actions`. All payments that one source reports for one ex-date are added up. One that it reports under two letters
+        of the company (on the day of a rename) counts once.
     action_source : str or sequence of str, optional
         In this order the first source that reports an ex-date (or one within four days, with the same value) is believed. By
         default sources must agree: ratios to a ten-thousandth, amounts to half a thousandth of the currency or one of the amount.
@@ -150,6 +153,16 @@ def _values(con: duckdb.DuckDBPyConnection) -> None:
         "SELECT symbol, kind, ex_date, source, value FROM actions WHERE value IS NULL OR NOT isfinite(value) "
         "OR value < 0 OR (kind = 'split' AND value = 0) ORDER BY ALL LIMIT 1"
     ).fetchone()
+    twice = con.execute(
+        "SELECT symbol, kind, ex_date, source, min(value), max(value) FROM actions GROUP BY ALL HAVING min(value) < max(value) "
+        "ORDER BY ALL LIMIT 1"
+    ).fetchone()
+    if bad is None and twice is not None:
+        symbol, kind, day, source, least, most = twice
+        raise QualityError(
+            f"{symbol}: {source} gives the {kind} of {day} under two letters as {least:g} and {most:g}",
+            remedy="correct one of the corporate actions",
+        )
     if bad is not None:
         symbol, kind, day, source, value = bad
         shown = "without a value" if value is None else f"{value:g}"

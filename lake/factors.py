@@ -101,22 +101,22 @@ def factors(
     price, split = np.ones(bars), np.ones(bars)
     of_bar = np.zeros(bars, dtype=np.int64) if series is None else series
     of_event = np.zeros(len(ex_dates), dtype=np.int64) if event_series is None else event_series
-    row, first, ratio, paid, last_day = _placed(sessions, of_bar, ex_dates, of_event, ratios, cash, names)
+    row, first, ratio, cash_of_old, last_day = _placed(sessions, of_bar, ex_dates, of_event, ratios, cash, names)
     if not len(row):
         return Factors(price=price, split=split)
     before = _last_close(close, row, first)
     reference = close[before]
     factor = np.ones(len(row))
-    pays = paid > 0
+    pays = cash_of_old > 0
     with np.errstate(invalid="ignore"):
-        factor[pays] = 1 - (paid * ratio / reference)[pays]
+        factor[pays] = 1 - (cash_of_old / reference)[pays]
     days = (last_day - sessions[before].astype("datetime64[D]")).astype(np.int64)
     old = days > (np.iinfo(np.int64).max if reference_days is None else reference_days)
     wrong = np.flatnonzero(pays & (~(factor > 0) | old))
     if len(wrong):
         at = int(wrong[0])
-        told = f"{_name(names, of_bar[row[at]])}: {paid[at]:g} a share is paid on {last_day[at]}"
-        _refuse_payment(told, paid[at] * ratio[at], float(reference[at]), sessions[before[at]], int(days[at]), bool(factor[at] > 0))
+        told = f"{_name(names, of_bar[row[at]])}: {cash_of_old[at] / ratio[at]:g} a share is paid on {last_day[at]}"
+        _refuse_payment(told, cash_of_old[at], float(reference[at]), sessions[before[at]], int(days[at]), bool(factor[at] > 0))
     # Each stretch of bars between two events of a series has one factor: the product of the series' events after it.
     for begin in np.flatnonzero(np.r_[True, first[1:] != first[:-1]]):
         end = int(np.searchsorted(first, first[begin], side="right"))
@@ -136,7 +136,11 @@ def _placed(
     cash: FloatArray,
     names: Sequence[str],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], FloatArray, FloatArray, npt.NDArray[np.datetime64]]:
-    """The events that act: the bar each comes before, its series' first bar, ratio, cash and day; those of one bar in one."""
+    """The events that act: the bar each comes before, its series' first bar, ratio, cash and day; those of one bar in one.
+
+    Cash is that of a share of before all of them: where bars are missing between two ex-dates, an amount is multiplied with the
+    splits up to its own ex-date, not with those after it.
+    """
     bad = np.flatnonzero(~(ratios > 0) | ~np.isfinite(ratios) | ~(cash >= 0) | ~np.isfinite(cash))
     if len(bad):
         at = int(bad[0])
@@ -155,12 +159,17 @@ def _placed(
     together, event = np.unique(row, return_inverse=True)
     ratio = np.ones(len(together))
     np.multiply.at(ratio, event, ratios)
+    days_of = ex_dates[acts].astype("datetime64[D]")
+    shares = ratios.copy()  # that trade on the ex-date, for one of before
+    for several in np.flatnonzero(np.bincount(event, minlength=len(together)) > 1):
+        mine = np.flatnonzero(event == several)
+        shares[mine] = [float(np.prod(ratios[mine[days_of[mine] <= days_of[one]]])) for one in mine]
     paid: FloatArray = np.zeros(len(together))
-    np.add.at(paid, event, cash)
+    np.add.at(paid, event, cash * shares)
     begins = np.zeros(len(together), dtype=np.int64)
     begins[event] = first
     last_day = np.full(len(together), np.datetime64("0001-01-01", "D"))
-    np.maximum.at(last_day, event, ex_dates[acts].astype("datetime64[D]"))
+    np.maximum.at(last_day, event, days_of)
     return np.asarray(together, dtype=np.int64), begins, ratio, paid, last_day
 
 

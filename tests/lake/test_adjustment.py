@@ -70,6 +70,18 @@ def test_a_dividend_on_the_day_of_a_split_is_of_the_new_shares(lake: Lake) -> No
     assert read(lake, adjust="total")["close"] == [49.5, 49.5]
 
 
+def test_a_dividend_before_a_split_is_of_the_old_shares_also_where_the_bar_between_is_missing(lake: Lake) -> None:
+    # A halt: no bars on the 28th and 29th. A dividend of 1 on the 28th, of a share of 100; ten for one on the 29th; 0.2 on the
+    # new shares of 2 July, which are 2 on an old one. So 97 of the 100 are left: 9.7 a new share.
+    put(lake, "equity_bars", bars("AAA", {DAYS[0]: 100.0, DAYS[1]: 100.0, DAYS[4]: 9.7}))
+    put(
+        lake,
+        "corporate_actions",
+        [action("AAA", DAYS[2], "dividend", 1.0), split("AAA", DAYS[3], 10.0), action("AAA", DAYS[4], "dividend", 0.2)],
+    )
+    np.testing.assert_allclose(read(lake, adjust="total")["close"], [9.7, 9.7, 9.7], rtol=1e-14)
+
+
 def test_an_action_on_or_before_the_first_bar_or_after_the_last_changes_nothing(lake: Lake) -> None:
     put(lake, "equity_bars", bars("AAA", closes(100, 101, 102)))
     put(lake, "corporate_actions", [

@@ -209,3 +209,21 @@ def test_letters_that_change_hands_in_a_circle_on_one_day(tmp_path: Path) -> Non
     )
     assert closes(lake, "A") == [("B", 10), ("A", 20)]
     assert closes(lake, "B") == [("A", 1), ("B", 2)]
+
+
+def test_an_action_of_the_day_of_a_rename_told_under_both_letters_counts_once(tmp_path: Path) -> None:
+    lake = lake_in(tmp_path)
+    put(lake, "equity_bars", bars("OLD", {"2022-01-31": 50.0}) + bars("NEW", {"2022-02-01": 24.0}))
+    put(lake, "corporate_actions", [action("OLD", "2022-02-01", "rename", new_symbol="NEW")])
+    for letters in ("OLD", "NEW"):
+        put(
+            lake,
+            "corporate_actions",
+            [split(letters, "2022-02-01", 2.0), action(letters, "2022-02-01", "dividend", 1.0)],
+        )
+    assert closes(lake, "NEW") == [("OLD", 25), ("NEW", 24)]  # 12.5, were it split twice
+    # A dividend of 1 on the new share is 2 of the 50 that an old one was worth: 24 / 25.
+    assert closes(lake, "NEW", adjust="total") == [("OLD", pytest.approx(24)), ("NEW", 24)]
+    put(lake, "corporate_actions", [split("OLD", "2022-02-01", 3.0)])
+    with pytest.raises(QualityError, match="one gives the split of 2022-02-01 under two letters as 2 and 3"):
+        closes(lake, "NEW")
