@@ -30,7 +30,7 @@ from flows.ingest_ask import Ask, Asker, Unanswered
 from flows.ingest_plan import Request, Window, plan
 from flows.ingest_report import IngestReport, NameOutcome, RowCounts, Tally
 from flows.ingest_store import NAME_COLUMN, Stored, store_answers
-from flows.sources.base import Answer, Source
+from flows.sources.base import Answer, Source, vendor_of
 
 if TYPE_CHECKING:
     from lake.store import Lake
@@ -275,7 +275,7 @@ class Run:
             coming = (item for request in some for item in asker.answers(request))
             fetch = step(
                 name=f"fetch {source.name}",
-                tags=(f"vendor:{source.name}",),
+                tags=(f"vendor:{vendor_of(source)}",),
                 run_name=lambda given: f"fetch {some_of(given['names'])} from {given['vendor']}",
             )(_Coming(coming).take)
             more = True

@@ -38,6 +38,7 @@ __all__ = [
     "get_source",
     "source_names",
     "source_options",
+    "vendor_of",
 ]
 
 DatasetName = Literal["equity", "actions", "macro", "options", "cot"]
@@ -247,6 +248,15 @@ _REGISTRY: dict[tuple[str, DatasetName], str] = {
 def source_names(dataset: DatasetName) -> tuple[str, ...]:
     """The sources there are for a dataset."""
     return tuple(name for name, of in _REGISTRY if of == dataset)
+
+
+def vendor_of(source: Source) -> str:
+    """The name under which a source is registered, and limited: ``alpaca``, whose rows may be those of ``alpaca_iex``.
+
+    A source from elsewhere goes by its own name.
+    """
+    made_by = f"{type(source).__module__}:{type(source).__qualname__}"
+    return next((name for (name, _), target in _REGISTRY.items() if target == made_by), source.name)
 
 
 @overload
