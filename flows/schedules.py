@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +25,7 @@ from config.orchestration import api_configured, flow, inside_flow_run
 from config.progress import SILENT, Progress
 from config.settings import Settings, load_settings
 from flows.alerts import Alert, Told, raise_alerts
-from flows.ingest import as_day
+from flows.ingest import TABLE_OF, as_day
 from flows.ingest_equity import ingest_equity_flow
 from flows.ingest_macro import ingest_macro_flow
 from flows.ingest_options import ingest_options_flow
@@ -34,9 +34,12 @@ from flows.ingest_report import IngestReport
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
+    from flows.freshness import Freshness
+
 __all__ = [
     "POOL",
     "DailyIngest",
+    "Watch",
     "apply_schedules",
     "closed",
     "daily_ingest_flow",
@@ -191,28 +194,64 @@ def _troubles(reports: Sequence[IngestReport], failures: Mapping[str, QuantError
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What a look at the data found.
+
+    Parameters
+    ----------
+    day : date
+        The session it is about.
+    late : tuple of Freshness
+        Tables that are less new than they should be by now.
+    told : tuple of Told
+        What was told because of it; empty when all was told before.
+    """
+
+    day: date
+    late: tuple[Freshness, ...] = ()
+    told: tuple[Told, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        late = [
+            {"table": one.table, "state": one.state, "message": one.message, "names": [name.as_dict() for name in one.late_names]}
+            for one in self.late
+        ]
+        return {"day": self.day.isoformat(), "late": late, "told": [one.as_dict() for one in self.told]}
+
+
 @flow(
     name="watch-data",
     description="Tell which datasets are less fresh than they should be",
     withheld=("settings", "clock"),
 )
-def watch_data_flow(*, settings: Settings | None = None, clock: Clock | None = None) -> tuple[Told, ...]:
-    """Tell what is late by now: log, Prefect event, webhook; each dataset or symbol once a session.
+def watch_data_flow(*, settings: Settings | None = None, clock: Clock | None = None) -> Watch:
+    """Tell what is late by now: log, Prefect event, webhook; each table once a session.
 
-    Returns
-    -------
-    tuple of Told
-        What was told now; empty when all is fresh, or was told before.
+    A table of a dataset that `settings.daily` lists and of which nothing is stored is late too: the ingest never ran.
     """
     from flows.freshness import freshness
 
     chosen = settings or load_settings()
     time = clock or SystemClock()
-    late = [one for one in freshness(chosen, time) if one.late]
-    day = scheduled_day(time, chosen.data.calendar).isoformat()
-    return raise_alerts(
-        [Alert(kind="late", dataset=one.table, subject="", message=one.message, day=day) for one in late], chosen, time
-    )
+    found = freshness(chosen, time)
+    late = (*_never_stored(chosen, {one.table for one in found}), *(one for one in found if one.late))
+    day = scheduled_day(time, chosen.data.calendar)
+    if not is_session(day, chosen.data.calendar):
+        day = previous_session(day, chosen.data.calendar).date()  # a weekend is no new trouble
+    alerts = [Alert(kind="late", dataset=one.table, subject="", message=one.message, day=day.isoformat()) for one in late]
+    return Watch(day=day, late=late, told=raise_alerts(alerts, chosen, time))
+
+
+def _never_stored(settings: Settings, tables: Collection[str]) -> tuple[Freshness, ...]:
+    from flows.freshness import Freshness
+
+    def empty(dataset: str, table: str) -> Freshness:
+        said = f"{table}: nothing of it is stored, and daily.datasets lists {dataset}; start it with: quant ingest {dataset}"
+        return Freshness(table=table, late=True, state="empty", message=said, names=0)
+
+    return tuple(empty(of, TABLE_OF[of]) for of in settings.daily.datasets if TABLE_OF[of] not in tables)
 
 
 def scheduled_day(clock: Clock, calendar: str) -> date:

@@ -1,6 +1,7 @@
 """Verbs about data: data ls|show|sql|verify, features build|ls|check.
 
-`ingest` is in flows/cli/ingest.py; data check|rules|quarantine|release are in flows/cli/quality.py.
+`ingest` is in flows/cli/ingest.py; data check|rules|quarantine|release are in flows/cli/quality.py,
+data watch|alerts in flows/cli/alerts.py.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.alerts import add_alert_verbs
 from flows.cli.ingest import Day, Symbols, ingest, names
 from flows.cli.maintain import add_maintain
 from flows.cli.quality import add_quality_verbs
@@ -201,5 +203,6 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(ingest, name="ingest")
     add_quality_verbs(data)
     add_maintain(data)
+    add_alert_verbs(data)
     app.add_typer(data, name="data")
     app.add_typer(features, name="features")
