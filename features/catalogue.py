@@ -90,6 +90,7 @@ _TREND = (
         formula="wilder(100 |di_plus - di_minus| / (di_plus + di_minus), 14)",
         unit="index 0 to 100",
         source=WILDER,
+        version=2,
     ),
     Feature(
         name="directional_balance_14",
@@ -101,6 +102,7 @@ _TREND = (
         formula="di_plus(14) - di_minus(14)",
         unit="index -100 to 100",
         source=WILDER,
+        version=2,
     ),
     Feature(
         name="channel_position_20",

@@ -45,8 +45,6 @@ __all__ = [
     "zscore",
 ]
 
-# A comparison this near to equality (relative) is none: docs/conventions.md.
-TIE = 1e-9
 # Ranks in the own past at which severity rises from 0 to 1, 2, 3, 4: median, and the tails one calls high, very high, extreme.
 RANK_STEPS = (0.5, 0.7, 0.85, 0.95)
 # Losses from the year's high; a tenth is called a correction, a fifth a bear market.
@@ -156,7 +154,7 @@ def volume_ratio(known: Known, *, window: int) -> pd.DataFrame:
 def trend_filter(known: Known, *, window: int) -> pd.DataFrame:
     """1 while the close lies above its simple average, else 0."""
     average: pd.DataFrame = known.shared(ind.sma, "close", window=window)
-    return (known["close"] > average * (1.0 + TIE)).astype(np.float64).where(average.notna())
+    return (known["close"] > average * (1.0 + ind.TIE)).astype(np.float64).where(average.notna())
 
 
 def volatility_regime(known: Known, *, window: int, past: int) -> pd.DataFrame:

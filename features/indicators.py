@@ -48,6 +48,9 @@ __all__ = [
 ]
 
 SESSIONS_PER_YEAR = 252.0
+# A comparison of prices this near to equality (relative) is none: docs/conventions.md. Rounding would decide it, and rounding is
+# another for each factor that prices are adjusted with.
+TIE = 1e-9
 
 
 class Bands(NamedTuple):
@@ -200,15 +203,17 @@ def adx(high: pd.DataFrame, low: pd.DataFrame, close: pd.DataFrame, period: int 
     """Average directional index and the two directional indicators, 0 to 100 (Wilder 1978).
 
     Warm-up: `period` sessions for the indicators, 2 × `period` - 1 for the index. A session without any directional movement
-    counts as no direction (0); the indicators are NaN while the true range is zero.
+    counts as no direction (0); the indicators are NaN while the true range is zero. Up and down by the same (to 1e-9 of the price)
+    is no movement.
     """
     _check(period=period)
 
     def indicators(h: FloatArray, low_: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray]:
         up, down = h - lag(h, 1), lag(low_, 1) - low_
         unknown = np.isnan(up)
-        plus = np.where(unknown, np.nan, np.where((up > down) & (up > 0), up, 0.0))
-        minus = np.where(unknown, np.nan, np.where((down > up) & (down > 0), down, 0.0))
+        tie = TIE * np.abs(h)
+        plus = np.where(unknown, np.nan, np.where((up - down > tie) & (up > 0), up, 0.0))
+        minus = np.where(unknown, np.nan, np.where((down - up > tie) & (down > 0), down, 0.0))
         size = smooth(_true_range(h, low_, c), 1.0 / period, period)
         return tuple(100.0 * _ratio(smooth(move, 1.0 / period, period), size) for move in (plus, minus))  # type: ignore[return-value]
 

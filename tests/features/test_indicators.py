@@ -166,6 +166,20 @@ def adx_by_wilders_worksheet(high: list[float], low: list[float], close: list[fl
     return [math.nan] * (2 * period - 1) + values
 
 
+def test_adx_is_the_same_whatever_factor_prices_are_adjusted_with() -> None:
+    # Prices of whole cents, in which a high rises by as much as a low falls on many days: rounding must not choose a side.
+    rng = np.random.default_rng(7)
+    low = pd.DataFrame({"A": (np.cumsum(rng.integers(-4, 5, 2000)) + 9000) / 100})
+    high, close = low + pd.DataFrame({"A": rng.integers(1, 9, 2000) / 100}), low + 0.01
+    rises, falls = (high * 100).round().diff(), -(low * 100).round().diff()
+    assert int(((rises == falls) & (rises > 0)).sum()["A"]) > 10
+    as_traded = ind.adx(high, low, close, 14)
+    for factor in (1 / 7, 0.25, 0.9837):
+        adjusted = ind.adx(high * factor, low * factor, close * factor, 14)
+        for name in ("adx", "plus", "minus"):
+            pd.testing.assert_frame_equal(getattr(adjusted, name), getattr(as_traded, name), rtol=1e-9, atol=1e-9)
+
+
 def test_adx_is_wilders_worksheet() -> None:
     result = ind.adx(HIGH, LOW, CLOSE, 14).adx
     for symbol in CLOSE:
