@@ -178,7 +178,7 @@ def serve(state: FakeAlpaca) -> Iterator[str]:
                 else:
                     answer = state.read(parts.path, {name: values[0] for name, values in parse_qs(parts.query).items()})
             if fault == "hang":
-                state.over.wait(30)
+                state.over.wait(180)
             if fault in ("lost_before", "lost_after", "hang"):
                 self.close_connection = True
                 return

@@ -109,7 +109,7 @@ def test_a_hanging_answer_is_given_up_after_the_timeout(place: Place) -> None:
     place.service.faults.append(("POST", "/v2/orders", "hang"))
     started = time.monotonic()
     place.run(place.plan(TW))
-    assert time.monotonic() - started < 10  # it would hang for 30 s; the rest is a busy disk's allowance
+    assert time.monotonic() - started < 120  # it would hang for 180 s; the rest is a busy machine's allowance
     assert len(place.service.orders) == 3
     assert place.service.held == EXACT
 

@@ -158,7 +158,7 @@ def test_with_a_prefect_server_an_alert_is_an_event_there(prefect_server: Prefec
     alert_id, *channels = done.stdout.split()
     assert channels == ["log", "prefect"]
     question = {"filter": {"event": {"name": ["quantrail.data.late"]}}}
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while not (found := prefect_server.ask("events/filter", question)["events"]) and time.monotonic() < until:
         time.sleep(0.5)
     (event,) = found

@@ -123,7 +123,7 @@ def test_interrupted_it_says_so_and_goes_on_from_there(calm: Demo, tmp_path: Pat
 def test_two_processes_at_once_lose_and_double_nothing(calm: Demo, tmp_path: Path) -> None:
     home = tmp_path / "home"
     first = started(home, "demo", "--json")
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while not (home / "locks" / "demo.lock").exists() and time.monotonic() < until:
         time.sleep(0.1)
     time.sleep(0.5)

@@ -145,7 +145,7 @@ def test_a_scheduled_deployment_fires_and_completes(prefect_server: PrefectServe
         }, (tmp_path / "serve.log").read_text()[-3000:]
     finally:
         serving.send_signal(signal.SIGTERM)
-        serving.wait(timeout=20)
+        serving.wait(timeout=90)
     rows = open_lake(load_settings({"home": home})).snapshot().read("equity_bars", columns=["session"])
     assert rows.num_rows == 5031  # every session of 1999-2018: counted with exchange_calendars and in the file
 

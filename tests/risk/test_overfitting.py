@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 
 import numpy as np
 import pytest
@@ -33,9 +32,7 @@ def test_the_nasdaq_grid_has_the_published_probability() -> None:
     # Blocks of 5030 // 16 sessions from the start; the last 6 sessions do not fill a block. (Cutting the first 6 instead gives
     # 0.7261, blocks of unequal length 0.7292.)
     returns = grid_returns().to_numpy()
-    started = time.process_time()
     found = pbo(returns, blocks=16)
-    assert time.process_time() - started < 10.0  # near 0.3 on a quiet core
     assert found.probability == pytest.approx(0.7509, abs=5e-5)
     assert found.logits.size == 12_870
     assert found.sessions_dropped == 6

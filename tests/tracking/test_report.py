@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from html.parser import HTMLParser
@@ -79,11 +78,8 @@ def test_every_link_of_the_menu_leads_to_a_part(page: str) -> None:
     assert len(ids) == 13
 
 
-def test_equal_data_gives_equal_bytes_within_ten_cpu_seconds_and_three_megabytes(page: str) -> None:
-    start = time.process_time()
-    again = render_report(report_data())
-    assert time.process_time() - start < 10.0  # about 0.1 on a quiet core
-    assert again == page
+def test_equal_data_gives_equal_bytes_within_three_megabytes(page: str) -> None:
+    assert render_report(report_data()) == page
     assert len(page.encode()) < 3_000_000
 
 
