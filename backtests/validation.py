@@ -1,7 +1,7 @@
 """Evidence for one strategy version: walk-forward selection, and the statistics that the gates read.
 
 1. `walk_forward` cuts the sessions into folds (`_fold_bounds`), picks in each the best configuration of the sessions before it,
-   and stitches the out-of-sample returns (`_one_fold`).
+   and stitches the out-of-sample returns.
 2. `build_evidence` measures the result and adds the bootstrap interval, the deflated Sharpe ratio, the probability of overfitting
    (`_overfitting`) and the test of superior predictive ability (`_superiority`), each from its own seeded stream (`_seed`).
 

@@ -2,7 +2,7 @@
 
 1. `check_python` and `check_versions`: the interpreter and the pinned packages.
 2. `check_keys`: which credentials are in the environment, never their values.
-3. `check_home` and `check_disk`: the home folder can be written and has room.
+3. `check_home`: the home folder can be written and has room.
 4. `check_lake`: a lake in a bucket answers, can be written, and refuses a second put of the same name.
 5. `check_clock`: the machine's clock against the file system's and against reason.
 6. `check_servers` and `check_databases`: the Prefect and MLflow addresses, where they are set, answer; passwords are not shown.

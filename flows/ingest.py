@@ -1,6 +1,6 @@
 """What every ingest does: ask the sources in order, store what comes as it comes, check the calendars, publish.
 
-1. `ingest` shares the names out (`_shared_out`) and lets each source in turn answer for those it has; a name for which a source
+1. `ingest` shares the names out (`_shares`) and lets each source in turn answer for those it has; a name for which a source
    fails, or which it does not have, is asked of the next (`Run.from_source`).
 2. `Run.from_requests` asks some requests at a time (a step; flows.ingest_ask retries by error class and finds the bad name in a
    failed request) and stores the answers (a step; flows.ingest_store). Only counts are kept.

@@ -1,7 +1,7 @@
 """Part the rows that may be stored from those that may not, and name the stored ones that break a lesser rule.
 
 1. `split` lets DuckDB find the first refusing rule each row breaks (`_judged`), then rows that share a key with another
-   (`_repeats`), then the rules of lesser severity that the accepted rows break (`_lesser`, `_out_of_order`).
+   (`_repeats`), then the rules of lesser severity that the accepted rows break (`_marked`, `_out_of_order`).
 2. `series_flags` looks at rows with their neighbours in time: jumps, repeats, changes of unit.
 3. `lake.quarantine.quarantine` stores the refused rows, `lake.flags.flag` names the others.
 """

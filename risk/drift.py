@@ -2,10 +2,10 @@
 
 `explain_drift` walks from the backtest's profit to the account's in steps, one decision (session and symbol) at a time:
 
-1. *data_revision*: the same decisions on the data as it was then (`_revised`);
+1. *data_revision*: the same decisions on the data as it was then;
 2. *signal*, *missed_session*, *sizing_and_rounding*: what was planned instead (`_planned`);
-3. *rejected*, *sizing_and_rounding*: what of the plan was not filled, by the reason given (`_unfilled`);
-4. *late*: filled in another session than meant (`_late`);
+3. *rejected*, *sizing_and_rounding*: what of the plan was not filled, by the reason given (`_planned` too);
+4. *late*: filled in another session than meant (`_planned` too);
 5. *spread_and_slippage*, *fees*, *cash_interest*: what was paid and received besides.
 
 The residual is not what is left over of that sum by construction: it comes from both sides' own equity statements (for an account:

@@ -3,7 +3,7 @@
 1. `FredMacro.observations` asks what the series is, with the units each vintage was quoted in (`_describe`).
 2. `_spans` says which stretches of real time are asked: all at once, in pieces where FRED counts more than 2,000 vintages, and
    only the new ones when an earlier ingest had the rest (`continue_from`).
-3. `_pages` asks a stretch page by page; `_rows_of` makes a row of each vintage, and of each value that FRED took back.
+3. `_pages` asks a stretch page by page; `_fill_rows` makes a row of each vintage, and of each value that FRED took back.
 
 FRED clips `realtime_start` and `realtime_end` to the stretch that was asked. A stretch therefore begins the day before its first
 vintage, and what carries that day's date is what was valid already: it belongs to the stretch before and is left out.
