@@ -2,7 +2,7 @@
 
 1. `run_event` asks the strategy for its targets once and feeds the prices of the convention to backtrader (`_feed`).
 2. `_Trader.next_open` sees, before each session's fills, the newest decision that may be filled in it, and sends an order for
-   each symbol whose wanted weight differs from the one last acted on (`_plan`, `_size`).
+   each symbol whose wanted weight differs from the one last acted on (`_purchase`).
 3. backtrader fills at the open with slippage (`_broker`); any order that does not complete raises (`notify_order`).
 4. `_Trader.next` writes down the account's value after each close; `run_event` returns everything as a `BacktestResult`.
 

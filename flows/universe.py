@@ -1,7 +1,7 @@
 """Import who belonged to a universe from a plain CSV, and show it on a day.
 
 1. `_read` reads the lines; `_columns` finds the columns, by the user's mapping or the usual names.
-2. `_interval` turns a line into a membership; `_overlaps` finds those that contradict each other, or what is stored.
+2. `_interval` turns a line into a membership; `_refuse_overlaps` finds those that contradict each other, or what is stored.
 3. `import_universe` keeps the file's bytes, stores the memberships (lake.universe), records the ingest and publishes.
 
 A file with any error is refused whole, with the lines: a universe with holes is a universe chosen with hindsight.

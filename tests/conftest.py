@@ -1,7 +1,8 @@
-"""What every test gets: a home folder of its own, no settings from outside, no Prefect address."""
+"""What every test gets: a home folder of its own, no settings from outside, no Prefect address, no way off this machine."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,20 @@ if TYPE_CHECKING:
     from tests.postgres import Postgres
 
 
+def pytest_configure() -> None:
+    """Lead whatever speaks HTTP to a proxy that is not there, loopback excepted.
+
+    pytest-socket watches Python's own sockets only: curl (yfinance), Rust (obstore, delta-rs) and child processes go past it. They
+    all heed these variables. A test that wants a proxy of its own sets them itself.
+    """
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        os.environ[name] = os.environ[name.lower()] = "http://127.0.0.1:9"
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost,::1"
+
+
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep each test's lake, runs and journals in its own folder, and the machine's settings out."""
-    import os
-
     for name in list(os.environ):
         if name.startswith(
             (

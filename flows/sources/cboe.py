@@ -2,7 +2,7 @@
 
 1. `CboeIndices.bars` asks for ``<NAME>_History.csv``; the whole history comes each time, and what Cboe has revised since is a
    revision in the lake.
-2. `_frame` reads it: open, high, low and close, or one value a day (VVIX, SKEW, GVZ), which is then the close.
+2. `_read` reads it: open, high, low and close, or one value a day (VVIX, SKEW, GVZ), which is then the close.
 3. `_calendar_of` says by which calendar its days are sessions: VIX has values on holidays, VIX3M has none.
 4. A bar is complete at 16:15 New York, when Cboe computes the closing value: later than the stock market's close.
 """
