@@ -1,17 +1,17 @@
-"""An exclusive lock between processes that the kernel lets go of when its holder dies."""
+"""Locks between processes, exclusive or held together, that the kernel lets go of when their holder dies."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from config.errors import LockHeldError, StorageError
 
-__all__ = ["exclusive"]
+__all__ = ["exclusive", "together"]
 
 
 @contextmanager
@@ -34,13 +34,7 @@ def exclusive(path: Path, what: str, *, wait_seconds: float = 0.0) -> Iterator[N
     StorageError
         The folder cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as problem:
-        raise StorageError(
-            f"cannot write the lock file {path}: {problem.strerror}", remedy=f"make {path.parent} writable, or set QUANT_HOME"
-        ) from problem
+    handle = _opened(path)
     try:
         deadline = time.monotonic() + wait_seconds
         while True:
@@ -60,3 +54,43 @@ def exclusive(path: Path, what: str, *, wait_seconds: float = 0.0) -> Iterator[N
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def together(path: Path, alone: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock file `path` together with others while the block runs.
+
+    Parameters
+    ----------
+    path : Path
+        The lock file; its folder is made when missing.
+    alone : callable
+        Called before the block where nobody else holds the lock; who comes meanwhile waits until it has returned.
+
+    Raises
+    ------
+    StorageError
+        The folder cannot be written.
+    """
+    handle = _opened(path)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        else:
+            alone()
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _opened(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as problem:
+        raise StorageError(
+            f"cannot write the lock file {path}: {problem.strerror}", remedy=f"make {path.parent} writable, or set QUANT_HOME"
+        ) from problem

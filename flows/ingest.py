@@ -15,13 +15,16 @@ Interrupted by Ctrl-C, the counts are recorded and nothing is published: a snaps
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config.artifacts import show_table
 from config.clock import Clock
 from config.errors import DataError, InputError, QuantError, ServiceError, UnknownNameError, did_you_mean
+from config.locks import together
 from config.orchestration import inside_flow_run, some_of, step
 from config.progress import Progress
 from flows.bookkeeping import AnswerRun, check_gaps, mark_interrupted, open_gaps, record_runs
@@ -105,14 +108,15 @@ def ingest(
     run = Run(dataset=dataset, ask=ask, lake=lake, clock=clock, started=clock.now(), progress=progress, window=window or Window())
     run.notes.extend(notes)
     asked = run.listed(names, sources)
-    run.begin(asked)
-    try:
-        for source, share in _shares(run, asked, sources):
-            run.from_source(source, share())
-        return run.finish(asked)
-    except KeyboardInterrupt:
-        run.interrupted()
-        raise
+    with run.at_work():
+        run.begin(asked)
+        try:
+            for source, share in _shares(run, asked, sources):
+                run.from_source(source, share())
+            return run.finish(asked)
+        except KeyboardInterrupt:
+            run.interrupted()
+            raise
 
 
 def _shares(run: Run, asked: Sequence[str], sources: Sequence[Source]) -> Iterator[tuple[Source, Callable[[], list[str]]]]:
@@ -220,16 +224,32 @@ class Run:
             )
         return every
 
-    def begin(self, names: Sequence[str]) -> None:
-        """Look at what is stored of the names, and repair what a killed run left undone."""
-        from lake.stored import stored_spans
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Repair first what a killed run left undone: one that is still at work, in another process, is not a killed one.
 
-        self.tallies = {name: Tally(name=name) for name in names}
+        Of a lake in a bucket, which other machines write too, nobody can tell.
+        """
+        if not isinstance(self.lake.root, Path):
+            self._repair()
+            yield
+            return
+        of_table = "equity" if self.dataset == "actions" else self.dataset  # bars bring actions along
+        with together(self.lake.root / "snapshots" / f".ingest-{of_table}.lock", self._repair):
+            yield
+
+    def _repair(self) -> None:
         cut = mark_interrupted(self.lake, self.table, self.started)
         if cut:
             self.notes.append(
                 f"an ingest before was cut off while {cut} of its answers were being stored; this one goes on from there"
             )
+
+    def begin(self, names: Sequence[str]) -> None:
+        """Look at what is stored of the names."""
+        from lake.stored import stored_spans
+
+        self.tallies = {name: Tally(name=name) for name in names}
         self.stored = stored_spans(self.lake, self.table, NAME_COLUMN[self.table], names, interval=self.interval)
 
     def from_source(self, source: Source, names: Sequence[str]) -> None:

@@ -62,23 +62,24 @@ def fill_gaps(
     run.notes.extend(notes)
     ranges = open_ranges(lake, interval=window.interval, symbols=symbols, start=window.start, end=window.end)
     asked = tuple(dict.fromkeys(one.symbol for one in ranges))
-    run.begin(asked)
-    if not ranges:
-        run.notes.append("no gap is open")
-    try:
-        for source in sources:
-            mine = [one for one in ranges if one.source == source.name]
-            run.answer_for(source, list(dict.fromkeys(one.symbol for one in mine)), list(_requests(mine, source)))
-            answered = _answered(run, mine)
-            if answered:
-                run.gaps_without_trading += close_asked(
-                    lake, answered, recorded_at=run.started, ingest_id=_last_id(run), interval=window.interval
-                )
-        _say_left_over(run, ranges, sources)
-        return run.finish(asked)
-    except KeyboardInterrupt:
-        run.interrupted()
-        raise
+    with run.at_work():
+        run.begin(asked)
+        if not ranges:
+            run.notes.append("no gap is open")
+        try:
+            for source in sources:
+                mine = [one for one in ranges if one.source == source.name]
+                run.answer_for(source, list(dict.fromkeys(one.symbol for one in mine)), list(_requests(mine, source)))
+                answered = _answered(run, mine)
+                if answered:
+                    run.gaps_without_trading += close_asked(
+                        lake, answered, recorded_at=run.started, ingest_id=_last_id(run), interval=window.interval
+                    )
+            _say_left_over(run, ranges, sources)
+            return run.finish(asked)
+        except KeyboardInterrupt:
+            run.interrupted()
+            raise
 
 
 def _requests(ranges: Sequence[OpenRange], source: Source) -> Iterator[Request]:

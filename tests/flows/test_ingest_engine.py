@@ -6,6 +6,7 @@ import math
 import random
 import time
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -393,6 +394,23 @@ def test_what_was_asked_is_recorded_before_its_rows_so_that_a_killed_run_can_be_
     assert report.gaps == 1  # a gap of the part that was stored before the kill
     outcomes_of_runs = [row["outcome"] for row in lake().read_latest("ingest_runs").to_pylist()]
     assert sorted(outcomes_of_runs) == ["interrupted", "unchanged"]
+
+
+def test_an_ingest_that_is_still_at_work_is_not_called_interrupted_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import ingest_store
+
+    count_written = ingest_store._count_written
+    others: list[IngestReport] = []
+
+    def meanwhile(*given: Any) -> None:
+        monkeypatch.setattr(ingest_store, "_count_written", count_written)
+        others.append(run(FakeVendor({"B": ramp("2024-01-02", "2024-01-31")}), ["B"], TUESDAY))
+        count_written(*given)
+
+    monkeypatch.setattr(ingest_store, "_count_written", meanwhile)  # A's bars are written, what came of them is not recorded
+    run(FakeVendor({"A": ramp("2024-01-02", "2024-01-31")}), ["A"])
+    assert [(other.outcome, other.notes) for other in others] == [("completed", ())]
+    assert lake().read_latest("ingest_runs")["outcome"].to_pylist() == ["completed", "completed"]
 
 
 def test_ctrl_c_keeps_what_is_stored_publishes_nothing_and_the_next_run_goes_on() -> None:
