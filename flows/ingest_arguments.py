@@ -28,7 +28,9 @@ def as_names(names: str | Sequence[str] | None, what: str) -> tuple[str, ...] | 
         return None
     listed = [names] if isinstance(names, str) else list(names)
     if not listed:
-        raise InputError(f"no {what} to ingest: the list is empty", remedy=f"name some {what}, or pass None for all the source has")
+        raise InputError(
+            f"no {what} to ingest: the list is empty", remedy=f"name some {what}, or leave them out for all the source has"
+        )
     for name in listed:
         if not isinstance(name, str) or not name.strip():
             raise InputError(f"{name!r} in the list of {what} is no name")

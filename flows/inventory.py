@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from config.clock import Clock
-from config.errors import InputError, IntegrityError
+from config.errors import InputError, IntegrityError, UnknownNameError, did_you_mean
 from config.progress import SILENT, Progress
 from config.settings import Settings
 from config.tables import table_spec
@@ -149,7 +149,13 @@ def read_table(
     as_of: str | None = None,
     snapshot_id: str | None = None,
 ) -> pa.Table:
-    """Rows of a table as known at a moment."""
+    """Rows of a table as known at a moment.
+
+    Raises
+    ------
+    UnknownNameError
+        A symbol of which the table has nothing at any time; one without rows in the window is no error.
+    """
     snapshot = open_lake(settings).snapshot(snapshot_id)
     where = None
     if symbols:
@@ -158,7 +164,14 @@ def read_table(
         if named is None:
             raise InputError(f"table {name} has no column of symbols", remedy="leave --symbols out")
         where = {named: list(symbols)}
-    return snapshot.read(name, where=where, start=day(start), end=day(end), as_of=moment(as_of) if as_of else None)
+    found = snapshot.read(name, where=where, start=day(start), end=day(end), as_of=moment(as_of) if as_of else None)
+    if where is not None:
+        [(named, asked)] = where.items()
+        absent = set(asked) - set(found[named].unique().to_pylist())
+        known = snapshot.read(name, columns=[named])[named].unique().to_pylist() if absent else []
+        for symbol in sorted(absent - set(known)):
+            raise UnknownNameError(f"{name} has no rows of {symbol!r}", remedy=did_you_mean(symbol, [str(one) for one in known]))
+    return found
 
 
 def verify_snapshot(settings: Settings, snapshot_id: str | None = None, progress: Progress = SILENT) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.drawing import say
 from flows.cli.shell import JsonFlag, emit, settings_from, table
 
 __all__ = ["add_alert_verbs"]
@@ -28,13 +29,13 @@ def data_watch(as_json: JsonFlag = False) -> None:
 
     def draw() -> None:
         for late in watch.late:
-            typer.echo(late.message)
+            say(late.message)
         if not watch.late:
             typer.echo("nothing is late")
         for told in watch.told:
             typer.echo(f"told {told.alert.dataset}: {', '.join(told.channels)}")
             for channel, why in told.undelivered.items():
-                typer.echo(f"not told {told.alert.dataset}: {channel}: {why}; the next look tries again")
+                say(f"not told {told.alert.dataset}: {channel}: {why}; the next look tries again")
         if watch.late and not watch.told:
             typer.echo(f"told before, for {watch.day}: quant data alerts")
 

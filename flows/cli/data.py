@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.alerts import add_alert_verbs
+from flows.cli.drawing import say, wide_table
 from flows.cli.ingest import Day, Symbols, ingest, names
 from flows.cli.maintain import add_maintain
 from flows.cli.quality import add_quality_verbs
@@ -53,7 +54,7 @@ def data_ls(
         table("", columns, rows, right=("open gaps", "held rows", "flags"))
         for one in listed:
             if one["late"]:
-                typer.echo(one["message"])
+                say(one["message"])
         if symbols:
             _draw_names(inventory["symbols"])
 
@@ -104,7 +105,7 @@ def data_show(
     }
 
     def draw() -> None:
-        table(name, found.column_names, _rows(found, limit))
+        wide_table(name, found.column_names, _rows(found, limit))
         if found.num_rows > limit:
             typer.echo(f"{limit} of {found.num_rows} rows; more with --limit")
 
@@ -122,7 +123,13 @@ def data_sql(
 
     found = open_lake(settings_from()).snapshot().sql(query)
     document = {"columns": found.column_names, "rows": found.num_rows, "data": found.slice(0, limit).to_pylist()}
-    emit(as_json, document, lambda: table("", found.column_names, _rows(found, limit)))
+
+    def draw() -> None:
+        wide_table("", found.column_names, _rows(found, limit))
+        if found.num_rows > limit:
+            typer.echo(f"{limit} of {found.num_rows} rows; more with --limit")
+
+    emit(as_json, document, draw)
 
 
 @data.command("verify")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.drawing import say, without_noughts
 from flows.cli.shell import JsonFlag, emit, new_group, progress_on_stderr, settings_from, table
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ __all__ = [
 ]
 
 ingest = new_group(
-    "Fetch from a source into the lake; the same window twice adds nothing. Exit codes: 0 done, 3 every row was refused, "
-    "5 a source failed for some names (the others are stored; safe to repeat), 130 interrupted (what was stored is kept)."
+    "Fetch from a source into the lake; the same window twice adds nothing. Exit codes: 0 done, 1 no source has any of the names, "
+    "3 every row was refused, 5 a source failed for some names (the others are stored; safe to repeat), 130 interrupted (what was stored is kept)."
 )
 
 Symbols = Annotated[str | None, typer.Option(help="Comma-separated.")]
@@ -113,18 +114,21 @@ def show_report(as_json: bool, report: IngestReport) -> None:
         listed = [name.as_dict() for name in (report.troubled if many else report.names)]
         if listed:
             title = f"{len(listed)} of {len(report.names)} names, the others came through whole" if many else ""
-            table(title, columns, [[name[column] for column in columns] for name in listed], right=tuple(columns[3:7]))
+            counts = tuple(columns[3:7])
+            table(title, *without_noughts(columns, [[name[column] for column in columns] for name in listed], counts), right=counts)
         typer.echo(report.summary)
         for name in report.refetched:
-            typer.echo(f"refetched {name.name}: {name.refetched}")
+            say(f"refetched {name.name}: {name.refetched}")
         if report.gaps or report.gaps_filled or report.gaps_without_trading:
             closed = f", {report.gaps_filled} filled, {report.gaps_without_trading} without trading by the source's account"
             typer.echo(f"gaps: {report.gaps} still open{closed if report.gaps_filled or report.gaps_without_trading else ''}")
         for note in document["notes"]:
-            typer.echo(note)
+            say(note)
         typer.echo(f"snapshot {document['snapshot_id']}")
 
     emit(as_json, document, draw)
+    if report.names and all(name.outcome == "missing" for name in report.names):
+        sys.exit(1)  # as where a source can list what it has: a typing error more often than not
     if report.names and all(name.outcome == "refused" for name in report.names):
         sys.exit(3)  # every row was refused: they are in quarantine, see `quant data check`
     if report.count("failed"):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli.drawing import say
 from flows.cli.shell import JsonFlag, emit, progress_on_stderr, settings_from, table
 
 __all__ = ["add_quality_verbs"]
@@ -36,11 +37,25 @@ def data_check(
 
     def draw() -> None:
         stored = ["table", "symbol", "rule", "severity", "rows", "released", "example"]
-        table("stored", stored, [[row[key] for key in stored] for row in report["stored"]], right=("rows", "released"))
+        table(
+            "stored",
+            stored,
+            [[row[key] for key in stored] for row in report["stored"]],
+            right=("rows", "released"),
+            empty="no stored row breaks a rule",
+        )
         refused = ["table", "symbol", "rule", "state", "rows", "example"]
-        table("quarantine", refused, [[row[key] for key in refused] for row in report["quarantine"]], right=("rows",))
+        table(
+            "quarantine",
+            refused,
+            [[row[key] for key in refused] for row in report["quarantine"]],
+            right=("rows",),
+            empty="nothing was refused",
+        )
         gaps = ["dataset", "symbol", "source", "sessions", "first", "last"]
-        table("gaps", gaps, [[row[key] for key in gaps] for row in report["gaps"]], right=("sessions",))
+        table(
+            "gaps", gaps, [[row[key] for key in gaps] for row in report["gaps"]], right=("sessions",), empty="no session is missing"
+        )
 
     emit(as_json, report, draw)
     held = any(row["state"] == "held" for row in report["quarantine"])
@@ -85,7 +100,14 @@ def data_quarantine(
     def draw() -> None:
         columns = ["row", "table", "symbol", "rule", "reason", "raw"]
         shown = [[r["row_id"][:12], r["table_name"], r["symbol"], r["rule"], r["reason"], r["raw"]] for r in rows[:limit]]
-        table("", columns, shown)
+        if not sys.stdout.isatty():
+            table("", columns, shown)
+        for row, of, name, broken, why, raw in shown if sys.stdout.isatty() else ():
+            typer.echo("  ".join((row, of, name or "", broken)))
+            say(f"  {why}")
+            typer.echo(f"  {raw}")  # as it came, to be copied
+        if not rows and sys.stdout.isatty():
+            typer.echo("nothing" if state == "all" else f"nothing is {state}")
         if len(rows) > limit:
             typer.echo(f"{limit} of {len(rows)} rows; more with --limit")
 

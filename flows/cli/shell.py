@@ -79,13 +79,16 @@ def emit(as_json: bool, document: dict[str, Any], draw: Callable[[], None]) -> N
         draw()
 
 
-def table(title: str, columns: list[str], rows: list[list[Any]], *, right: tuple[str, ...] = ()) -> None:
-    """Draw a table on standard output; in a pipe, tab-separated lines."""
+def table(title: str, columns: list[str], rows: list[list[Any]], *, right: tuple[str, ...] = (), empty: str = "") -> None:
+    """Draw a table on standard output, without rows the sentence `empty` where there is one; in a pipe, tab-separated lines."""
     if not sys.stdout.isatty():
         if title:
             sys.stdout.write(f"# {title}\n")
         for row in [columns, *rows]:
             sys.stdout.write("\t".join("" if cell is None else str(cell) for cell in row) + "\n")
+        return
+    if empty and not rows:
+        typer.echo(f"{title}: {empty}" if title else empty)
         return
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -201,10 +204,17 @@ def progress_on_stderr() -> Iterator[Progress]:
         yield _Lines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as RichBars
+    from rich.text import Text
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+    class _Counted(ProgressColumn):
+        """How many of how many, where that is known."""
+
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.completed:.0f}/{task.total:.0f}" if task.total and task.total > 1 else "")
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), _Counted(), TimeElapsedColumn())
     with RichBars(*columns, console=Console(stderr=True)) as bars:
         drawn = _Bars(bars)
         yield drawn

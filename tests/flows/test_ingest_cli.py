@@ -95,6 +95,7 @@ def test_the_exit_code_tells_refused_from_failed_from_done(capsys: pytest.Captur
         return NameOutcome(name="A", outcome=outcome, source="s")
 
     assert exit_code(report_of(one("stored"), one("missing"))) == 0
+    assert exit_code(report_of(one("missing"))) == 1  # a typing error is not a success
     assert exit_code(report_of(one("refused"))) == 3
     assert exit_code(report_of(one("stored"), one("refused"))) == 0
     assert exit_code(report_of(one("stored"), one("failed"))) == 5
