@@ -32,7 +32,8 @@ __all__ = [
 
 ingest = new_group(
     "Fetch from a source into the lake; the same window twice adds nothing. Exit codes: 0 done, 1 no source has any of the names, "
-    "3 every row was refused, 5 a source failed for some names (the others are stored; safe to repeat), 130 interrupted (what was stored is kept)."
+    "3 every row was refused, 5 a source failed for some names (the others are stored; safe to repeat), "
+    "130 interrupted (what was stored is kept)."
 )
 
 Symbols = Annotated[str | None, typer.Option(help="Comma-separated.")]
