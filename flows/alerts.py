@@ -27,6 +27,7 @@ from config.hashing import canonical_json, digest, short
 from config.locks import exclusive
 from config.orchestration import api_configured, inside_flow_run
 from config.settings import Settings
+from flows.sources.http import keep_from_log
 
 __all__ = ["Alert", "Told", "alerts_of", "raise_alerts"]
 
@@ -215,7 +216,13 @@ def _post(alerts: Sequence[Alert], settings: Settings) -> str | None:
     if not isinstance(hook, SecretStr):
         return "no webhook is set"
     address = hook.get_secret_value()
-    host = urlsplit(address).hostname or "the address in QUANT_ALERT_WEBHOOK"
+    try:
+        parts = urlsplit(address)
+    except ValueError as problem:
+        return f"QUANT_ALERT_WEBHOOK holds no address that can be read ({problem})"
+    behind_the_host = parts._replace(scheme="", netloc="").geturl()
+    keep_from_log(one for one in (address, behind_the_host, parts.password) if one and one != "/")
+    host = parts.hostname or "the address in QUANT_ALERT_WEBHOOK"
     body = {"text": "\n".join(alert.line for alert in alerts), "alerts": [{"id": a.id, **asdict(a)} for a in alerts]}
     try:
         answer = httpx.post(address, json=body, timeout=settings.data.timeout_seconds, follow_redirects=False)

@@ -28,7 +28,7 @@ from config.settings import NAMED_VARIABLES, Settings
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Reply", "VendorClient", "address_of", "moment_of", "require_key", "retry_after"]
+__all__ = ["Reply", "VendorClient", "address_of", "keep_from_log", "moment_of", "require_key", "retry_after"]
 
 _MOST_SHOWN = 200  # characters of a vendor's own words in an error
 _LONGEST_ANSWER = 20  # times the time-out: an answer may take that long from its first byte to its last
@@ -114,7 +114,7 @@ class VendorClient:
         self.base = address_of(source, base, settings)
         self._headers = dict(headers or {})
         self._secrets = tuple(secret.get_secret_value() for secret in secrets if secret.get_secret_value())
-        _keep_from_log(self._secrets)
+        keep_from_log(self._secrets)
         self._timeout = settings.data.timeout_seconds
         self._interval = settings.data.seconds_between_requests.get(source, 0.0)
         self._lock = threading.Lock()
@@ -253,7 +253,8 @@ class _LogFilter(logging.Filter):
 _LOG_FILTER = _LogFilter()
 
 
-def _keep_from_log(secrets: Iterable[str]) -> None:
+def keep_from_log(secrets: Iterable[str]) -> None:
+    """Cut these values out of whatever httpx logs from now on, in this process."""
     _LogFilter.secrets.update(secrets)
     logging.getLogger("httpx").addFilter(_LOG_FILTER)  # the same filter is added once
 

@@ -101,12 +101,14 @@ def test_what_the_webhook_did_not_take_is_said_and_sent_again_without_its_addres
 ) -> None:
     settings = settings_with(tmp_path, hook.address)
     hook.status = 503
-    with caplog.at_level(logging.WARNING, "quantrail.alerts"):
+    with caplog.at_level(logging.DEBUG):  # httpx writes the addresses it asks into its log
         (told,) = raise_alerts([LATE], settings, CLOCK)
     assert told.channels == ("log",)
     assert told.undelivered == {"webhook": "127.0.0.1 answered 503"}
     hook.status = 200
-    (told,) = raise_alerts([LATE], settings, CLOCK)
+    with caplog.at_level(logging.DEBUG):
+        (told,) = raise_alerts([LATE], settings, CLOCK)
+    assert "HTTP Request: POST" in caplog.text
     assert (told.channels, told.undelivered) == (("log", "webhook"), {})
     assert len(hook.got) == 1
     everything = caplog.text + "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
@@ -118,6 +120,13 @@ def test_a_webhook_that_is_not_there_fails_nobody(tmp_path: Path) -> None:
     settings = settings_with(tmp_path, "http://127.0.0.1:9/SECRET-TOKEN")
     (told,) = raise_alerts([LATE], settings, CLOCK)
     assert told.undelivered == {"webhook": "127.0.0.1 cannot be reached (ConnectError)"}
+
+
+def test_a_webhook_that_is_no_address_fails_nobody_and_is_not_shown(tmp_path: Path) -> None:
+    (told,) = raise_alerts([LATE], settings_with(tmp_path, "http://[SECRET-TOKEN"), CLOCK)
+    assert told.undelivered == {"webhook": "QUANT_ALERT_WEBHOOK holds no address that can be read (Invalid IPv6 URL)"}
+    (told,) = raise_alerts([REFUSED], settings_with(tmp_path, "SECRET-TOKEN"), CLOCK)
+    assert told.undelivered == {"webhook": "the address in QUANT_ALERT_WEBHOOK cannot be reached (UnsupportedProtocol)"}
 
 
 def test_a_line_cut_off_by_a_crash_is_no_alert_and_a_damaged_one_is_an_error(tmp_path: Path) -> None:
