@@ -124,16 +124,20 @@ class Bucket:
 
     def exists(self) -> bool:
         """Whether there is an object of that name."""
+        return self.stamp() is not None
+
+    def stamp(self) -> str | None:
+        """What tells the object from another one of that name: endpoint, tag, time and size; None where there is none."""
         import obstore
 
         with self._asking("find"):
             try:
-                obstore.head(*self.object)
+                about = obstore.head(*self.object)
             except FileNotFoundError as problem:
                 if not_a_bucket(problem):
                     raise
-                return False
-        return True
+                return None
+        return f"{_endpoint()} {about['e_tag']} {about['last_modified']} {about['size']}"
 
     def remove(self) -> None:
         """Delete the object; nothing happens where there is none."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +15,24 @@ import pyarrow.compute as pc
 
 from config.errors import IntegrityError, SchemaError
 from config.tables import TABLES, TableSpec
-from lake.delta import PHYSICAL, TableVersion, open_table, spec_of, version_state
+from lake.delta import PHYSICAL, TableVersion, log_path, open_table, spec_of, version_state
 from lake.failures import storage_errors
 from lake.order import ascending, key_numbers, newest_of
 from lake.parts import Part, between, list_parts, read_parts
-from lake.place import Place, data_file
+from lake.place import Place, data_file, stamp
 from lake.query import aware, scan
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["SINCE", "Held", "columns_to_add", "held_at", "held_newest", "nothing", "stored_since", "widened"]
+__all__ = ["SINCE", "Held", "columns_to_add", "comparable", "held_at", "held_newest", "nothing", "stored_since", "widened"]
 
 # Metadata of a stored column that came later than its table: the first version that has it.
 SINCE = "quantrail.since"
 _ROWS_AT_ONCE = 1 << 20
+_MOST_KNOWN = 32  # versions of tables whose files this process remembers
+_KNOWN: OrderedDict[tuple[str, str, TableVersion, str | None], Held] = OrderedDict()
+_LOOKING = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +78,7 @@ class Held:
         for low, high in ((start, None), (None, end)):
             bound = low if low is not None else high
             column = self.spec.event_time if isinstance(bound, datetime) else days
-            if bound is not None and _comparable(self.spec, column, bound):
+            if bound is not None and comparable(self.spec, column, bound):
                 inside = between(inside, column, low, high)
         if not self.revised:
             return inside
@@ -101,6 +106,10 @@ class Held:
             available = pc.less_equal(rows["available_at"], pa.scalar(as_of, rows.schema.field("available_at").type))
             if not pc.all(available).as_py():
                 rows = rows.filter(available)
+        return self.newest_in_order(rows, schema)
+
+    def newest_in_order(self, rows: pa.Table, schema: pa.Schema) -> pa.Table:
+        """Of rows as `read_parts` gives them, those columns of the newest version of each key, in key order."""
         numbers = key_numbers(rows, self.spec.key)
         order = ascending(numbers)
         if self.revised:
@@ -108,7 +117,8 @@ class Held:
         return _placed(rows, schema, order)
 
 
-def _comparable(spec: TableSpec, column: str, bound: date | datetime) -> bool:
+def comparable(spec: TableSpec, column: str, bound: date | datetime) -> bool:
+    """Whether a bound is of the column's own kind: a time for times, a day for days."""
     return bool(pa.types.is_timestamp(spec.schema.field(column).type)) == isinstance(bound, datetime)
 
 
@@ -184,25 +194,41 @@ def held_newest(root: Place, name: str) -> Held:
     return _held(TABLES[name], root / name, table, version_state(root / name, table))
 
 
-def held_at(root: Place, name: str, at: TableVersion) -> Held:
+def held_at(root: Place, name: str, at: TableVersion, *, again: bool = False) -> Held:
     """A table at the version that a snapshot names.
+
+    What a version holds never changes, so a process looks it up once, and then only whether that version's log entry is still
+    the same file or object; with `again` it reads the log once more.
 
     Raises
     ------
     IntegrityError
         The table is gone, or is another one than the snapshot was taken of.
     """
+    entry = stamp(log_path(root / name, at.version))
+    asked = (str(root), name, at, entry)
+    with _LOOKING:
+        found = None if again else _KNOWN.get(asked)
+        if found is not None and found.spec == TABLES.get(name, found.spec):
+            _KNOWN.move_to_end(asked)
+            return replace(found, place=root / name)
     with storage_errors(f"open the table {name} at version {at.version}", root / name):
         table = open_table(root / name, at.version)
     if table is None:
         raise IntegrityError(f"the table {name} in {root} is gone", remedy="restore the folder from a backup")
-    found = version_state(root / name, table)
-    if (found.table_id, found.chain) != (at.table_id, at.chain):
+    state = version_state(root / name, table)
+    if (state.table_id, state.chain) != (at.table_id, at.chain):
         raise IntegrityError(
             f"the table {name} in {root} is not the one the snapshot was taken of (version {at.version})",
             remedy="restore the folder from a backup, or publish and read a new snapshot",
         )
-    return _held(spec_of(name, table), root / name, table, at)
+    held = _held(spec_of(name, table), root / name, table, at)
+    if entry is not None:
+        with _LOOKING:
+            _KNOWN[asked] = held
+            while len(_KNOWN) > _MOST_KNOWN:
+                _KNOWN.popitem(last=False)
+    return held
 
 
 def _held(spec: TableSpec, place: Place, table: DeltaTable, at: TableVersion) -> Held:

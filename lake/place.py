@@ -13,7 +13,7 @@ from config.addresses import object_store
 from lake.bucket import Bucket, BucketFile
 from lake.files import make_folder, write_whole
 
-__all__ = ["Place", "data_file", "delta_at", "find", "holds_table", "prepare", "read", "tables_in", "write"]
+__all__ = ["Place", "data_file", "delta_at", "find", "holds_table", "prepare", "read", "stamp", "tables_in", "write"]
 
 Place = Path | Bucket
 # What lies in a lake beside its tables.
@@ -41,6 +41,17 @@ def read(place: Place) -> bytes | None:
         return place.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def stamp(place: Place) -> str | None:
+    """What tells a file or object from another one under its name, without reading it; None where there is none."""
+    if isinstance(place, Bucket):
+        return place.stamp()
+    try:
+        about = place.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return f"{about.st_ino} {about.st_mtime_ns} {about.st_ctime_ns} {about.st_size}"
 
 
 def write(place: Place, data: bytes) -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from config.errors import InputError, IntegrityError, StorageError, UnknownNameError, did_you_mean
 from config.tables import TABLES
+from lake.broad import is_broad, key_filter, read_broad
 from lake.bucket import on_disk
 from lake.chain import EMPTY, add, rows_digest
 from lake.delta import PHYSICAL, TableVersion
@@ -91,6 +92,9 @@ class Tables(ABC):
         with self._reading(held.spec.name):
             if not condition:
                 return held.whole(schema, as_of=as_of)
+            asked = key_filter(held.spec, where, start, end)
+            if asked is not None and (parts := held.parts_of(start, end)) and is_broad(held, asked, parts):
+                return read_broad(held, asked, parts, schema, as_of=as_of)
             with connect() as con:
                 return con.sql(_query(held, schema, condition, start, end, as_of)).to_arrow_table().cast(schema)
 
@@ -162,7 +166,7 @@ class Tables(ABC):
         IntegrityError
             A row was changed, added or lost outside `lake.write`, or a file is damaged.
         """
-        held = self._held(table)
+        held = self._held(table, again=True)
         if held.at is None or not held.parts:
             return
         files = on_disk(held.files(), again=True)
@@ -183,9 +187,9 @@ class Tables(ABC):
         check_columns(held.spec, wanted)
         return held, pa.schema([held.spec.schema.field(name) for name in wanted])
 
-    def _held(self, table: str) -> Held:
-        """What a table holds at the version to read; pinned versions are looked up once."""
-        if table in self.cache:
+    def _held(self, table: str, *, again: bool = False) -> Held:
+        """What a table holds at the version to read; pinned versions are looked up once, unless `again`."""
+        if table in self.cache and not again:
             found: Held = self.cache[table]
             return found
         at = self.pinned(table)
@@ -197,7 +201,7 @@ class Tables(ABC):
             return held_newest(self.root, table)
         if at is None:
             return nothing(TABLES[table], self.root / table)
-        self.cache[table] = answer = held_at(self.root, table, at)
+        self.cache[table] = answer = held_at(self.root, table, at, again=again)
         return answer
 
     def _make_view(self, con: duckdb.DuckDBPyConnection, name: str, as_of: datetime | None) -> None:
