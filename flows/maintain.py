@@ -2,8 +2,8 @@
 
 1. `repair` (lake.repair), when asked for: take aside what a power cut left unfinished, so that tables open again.
 2. `compact` (lake.maintenance) every table; the published snapshots of that content read the new files (`_compacted`).
-3. With a retention: drop older published snapshots that nothing refers to: no run of the tracking store, no plan of an account
-   (`referenced_snapshots`), not the newest (`drop_snapshots`).
+3. With a retention: drop older published snapshots that nothing refers to: no run of the tracking store, no trial of the ledger,
+   no plan of an account (`referenced_snapshots`), not the newest (`drop_snapshots`).
 4. `sweep` (lake.vacuum): delete what no version that is still needed holds, and files whose writer died, once they are old enough.
 5. `survey` says what is left, by table.
 
@@ -112,7 +112,7 @@ def maintain_flow(
     apply : bool
         False (the default) changes nothing.
     keep_days : int, optional
-        Published snapshots older than this that no run and no plan refers to are dropped. Left out, every one is kept.
+        Published snapshots older than this that no run, no trial and no plan refers to are dropped. Left out, every one is kept.
     safe_age_hours : float
         Files are deleted only when nothing has needed them for so long; at least 1.
     repair_first : bool
@@ -187,17 +187,20 @@ def _moved(lake: Lake) -> tuple[str, ...]:
 
 
 def referenced_snapshots(settings: Settings) -> frozenset[str]:
-    """The snapshots that a run of the tracking store (deleted ones too) or a plan of an account names.
+    """The snapshots that a run of the tracking store (deleted ones too), a trial of the ledger or a plan of an account names.
 
     Raises
     ------
     ServiceError
         The tracking store does not answer.
+    StorageError
+        The ledger cannot be read.
     """
     from execution.journal import Journal
+    from tracking.ledger import TrialLedger
     from tracking.store import mlflow_errors, open_store
 
-    named: set[str] = set()
+    named = set(TrialLedger(settings).snapshots())
     for journal in sorted((settings.home_path / "execution").glob("*/journal.db")):
         with Journal.read(journal.parent) as opened:
             named |= {plan.snapshot_id for plan in opened.plans()}

@@ -238,6 +238,10 @@ class TrialLedger:
         rows = self._newest(symbols, family, None, "spec_digest, params")
         return {spec_digest: json.loads(params) for spec_digest, params in rows}
 
+    def snapshots(self) -> frozenset[str]:
+        """The lake snapshots on which anything was ever evaluated."""
+        return frozenset(row[0] for row in self._query("SELECT DISTINCT snapshot_id FROM trials", ()))
+
     def _make(self) -> None:
         try:
             self._returns.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ def data_maintain(
     apply: Annotated[bool, typer.Option("--apply", help="Do it; without this nothing is changed.")] = False,
     keep_days: Annotated[
         int | None,
-        typer.Option(min=0, help="Drop published snapshots older than this that no run and no plan names. Default: keep all."),
+        typer.Option(min=0, help="Drop published snapshots older than this that no run, trial or plan names. Default: keep all."),
     ] = None,
     safe_age_hours: Annotated[float, typer.Option(min=1.0, help="Delete files only when not needed for so long.")] = 24.0,
     repair: Annotated[bool, typer.Option("--repair", help="Take aside what a power cut left unfinished in a table's log.")] = False,

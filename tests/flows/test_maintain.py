@@ -88,6 +88,24 @@ def test_a_retention_keeps_what_a_run_names_and_frees_the_rest(settings: Setting
     assert report.removed_bytes > 0
 
 
+def test_a_retention_keeps_what_only_a_trial_names(settings: Settings) -> None:
+    from tracking.ledger import Trial, TrialLedger
+
+    lake = _fill(settings, 5)
+    newest, *_, tried = lake.snapshots()
+    rows = lake.snapshot(tried).read("equity_bars")
+    trial = Trial(params={"fast": 5}, spec_digest="s", sharpe_per_session=0.1, total_return=0.1, trades=1)
+    TrialLedger(settings).record_many(
+        family="sma", symbols=["S0"], convention_digest="c", trials=[trial], snapshot_id=tried, recorded_at=NOW
+    )
+    report = maintain_flow(True, keep_days=1, settings=settings, clock=_later())
+    assert len(report.dropped) == 3
+    again = Lake(lake.root)
+    assert again.snapshots() == (newest, tried)
+    assert again.snapshot(tried).read("equity_bars").equals(rows)
+    again.snapshot(tried).verify("equity_bars")
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"), [({"keep_days": -1}, "keep_days is -1"), ({"safe_age_hours": 0.5}, "would take running writers' files")]
 )
