@@ -17,7 +17,7 @@ from config.tables import CLOCKS, TABLES, TableSpec
 from lake.chain import EMPTY
 from lake.failures import first_line, refused_by_storage, storage_errors
 from lake.files import sync
-from lake.place import Place, data_file, delta_at, holds_table, prepare, read, tables_in
+from lake.place import Place, delta_at, holds_table, prepare, read, tables_in
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -156,12 +156,6 @@ def spec_of(name: str, table: DeltaTable) -> TableSpec:
         provenance=tuple(described["provenance"]),
         doc=described["doc"],
     )
-
-
-def data_files(path: Place, table: DeltaTable) -> list[str]:
-    """The Parquet files of the opened version, as `lake.query.scan` takes them, sorted."""
-    added = pa.table(table.get_add_actions(flatten=True))
-    return sorted(data_file(path, file) for file in added["path"].to_pylist())
 
 
 def table_names(root: Place) -> list[str]:

@@ -35,7 +35,6 @@ __all__ = [
     "gap_dataset",
     "missing_sessions",
     "open_ranges",
-    "record_gaps",
     "update_gaps",
 ]
 
@@ -146,23 +145,6 @@ def _open_days(bars: pa.Table) -> pa.Table:
 
 def _nothing_happened() -> pa.Table:
     return pa.schema([("symbol", pa.string()), ("ex_date", pa.date32()), ("kind", pa.string())]).empty_table()
-
-
-def record_gaps(
-    lake: Lake,
-    *,
-    calendar: str | None = None,
-    recorded_at: datetime,
-    ingest_id: str,
-    dataset: str = "equity_bars",
-    interval: str = "1d",
-    symbols: Sequence[str] | None = None,
-) -> WriteResult:
-    """As `update_gaps`; returns what was written."""
-    del dataset  # bars are the only table with a calendar
-    return update_gaps(
-        lake, calendar=calendar, recorded_at=recorded_at, ingest_id=ingest_id, interval=interval, symbols=symbols
-    ).written
 
 
 def update_gaps(

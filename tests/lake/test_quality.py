@@ -13,7 +13,7 @@ import pytest
 from config.errors import SchemaError
 from config.tables import TABLES, feature_table
 from lake import Lake
-from lake.gaps import missing_sessions, record_gaps
+from lake.gaps import missing_sessions, update_gaps
 from lake.quality import RULES, rules_for, split
 from lake.quarantine import quarantine
 from tests.lake.rows import BARS, MACRO, NOW, bar, bars, macro, vintage, without_recorded_at
@@ -175,15 +175,15 @@ def test_gaps_are_the_calendars_sessions_between_first_and_last_bar(lake: Lake) 
     lake.write("equity_bars", bars(rows), recorded_at=NOW)
     found = missing_sessions(lake.read_latest("equity_bars"), "XNYS").to_pylist()
     assert [(row["symbol"], row["session"]) for row in found] == [("A", date(2024, 7, 3)), ("A", date(2024, 7, 9))]
-    assert record_gaps(lake, calendar="XNYS", recorded_at=NOW, ingest_id="g").new == 2
-    again = record_gaps(lake, calendar="XNYS", recorded_at=NOW + timedelta(days=1), ingest_id="g")
+    assert update_gaps(lake, calendar="XNYS", recorded_at=NOW, ingest_id="g").written.new == 2
+    again = update_gaps(lake, calendar="XNYS", recorded_at=NOW + timedelta(days=1), ingest_id="g").written
     assert (again.new, again.revised, again.unchanged) == (0, 0, 2)
     lake.write("equity_bars", bars([bar("A", date(2024, 7, 3), 1.0)]), recorded_at=NOW)
-    filled = record_gaps(lake, calendar="XNYS", recorded_at=NOW + timedelta(days=2), ingest_id="g", symbols=["A"])
+    filled = update_gaps(lake, calendar="XNYS", recorded_at=NOW + timedelta(days=2), ingest_id="g", symbols=["A"]).written
     assert (filled.new, filled.revised, filled.unchanged) == (0, 1, 1)
     states = {row["session"].day: row["state"] for row in lake.read_latest("gaps").to_pylist()}
     assert states == {3: "filled", 9: "missing"}
 
 
 def test_a_lake_without_bars_has_no_gaps(lake: Lake) -> None:
-    assert record_gaps(lake, calendar="XNYS", recorded_at=NOW, ingest_id="g").new == 0
+    assert update_gaps(lake, calendar="XNYS", recorded_at=NOW, ingest_id="g").written.new == 0
