@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.flows.demo_home import Demo, environment, quant
+from tests.own_data import quant_here, write_files
 
 pytestmark = pytest.mark.xdist_group("demo")
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,6 +76,15 @@ def test_every_command_it_shows_after_the_demo_runs(own_home: Path) -> None:
         said = quant(own_home, *words[1:])
         refused = words[1] == "promote"  # shows the checks, and says by its code that the gate refuses
         assert said.code == (4 if refused else 0), (words, said.err)
+        assert said.out
+
+
+def test_its_commands_for_your_own_data_run_on_a_folder_with_such_files(tmp_path: Path) -> None:
+    write_files(tmp_path)
+    for words in [shlex.split(line, comments=True) for line in block("run: own data").splitlines()]:
+        said = quant_here(tmp_path, *words[1:])
+        late = words[1:3] == ["data", "watch"]  # its bars are of 2024
+        assert said.code == (3 if late else 0), (words, said.err)
         assert said.out
 
 
