@@ -62,7 +62,7 @@ class Snapshot(Tables):
     tables : mapping of str to TableVersion
         The data tables that hold rows, and the version of each.
     parent : str or None
-        The snapshot published before this one.
+        The snapshot published before this one; in a bucket it may have been dropped since. Nothing is looked up by it there.
     """
 
     root: Place
@@ -175,10 +175,13 @@ def point_at(root: Place, at: Mapping[str, TableVersion]) -> tuple[str, ...]:
     """
     if isinstance(root, Bucket):
         number, newest = _row_end(root)
-        moved = None if newest is None else _moved(newest, at)
-        if newest is None or moved is None or not _in_row(root, number + 1).write_new(moved):
-            return ()  # another publisher was quicker: the next maintenance will do it
-        _own_file(root, newest.id).write(moved)
+        if newest is None:
+            return ()
+        moved = _moved(newest, at)
+        if moved is None or not _in_row(root, number + 1).write_new(moved):
+            _settle(root, newest)
+            return ()  # nothing to move, or another publisher was quicker: the next maintenance will do it
+        _settle(root, _parsed(root, _in_row(root, number + 1), moved))
         return (newest.id,)
     folder = root / "snapshots"
     changed = []
@@ -340,7 +343,7 @@ def _publish_in_bucket(root: Bucket) -> Snapshot:
     for _ in range(_PUBLISH_ATTEMPTS):
         number, newest = _row_end(root)
         if newest is not None:
-            _own_file(root, newest.id).write_new(_document(newest.id, newest.parent, newest.tables))
+            _settle(root, newest)
         tables = _collect(root)
         name = snapshot_id(tables)
         if newest is not None and name == newest.id:
@@ -353,6 +356,25 @@ def _publish_in_bucket(root: Bucket) -> Snapshot:
         f"other publishers in {root} were quicker in each of {_PUBLISH_ATTEMPTS} attempts; nothing was published",
         remedy="run the same command again",
     )
+
+
+def _settle(root: Bucket, newest: Snapshot) -> None:
+    """Let the newest snapshot's own file say what the row says, before anything follows it in the row.
+
+    Whoever put it there, or maintenance, may have died before that. A file that names later versions is left: who is late does not
+    undo what maintenance has done since.
+    """
+    place = _own_file(root, newest.id)
+    data = place.read()
+    if data is None:
+        place.write_new(_document(newest.id, newest.parent, newest.tables))
+        return
+    try:
+        stored = _parsed(root, place, data).tables
+    except IntegrityError:  # the row's is whole, and takes its place
+        stored = {}
+    if any(name not in stored or stored[name].version < at.version for name, at in newest.tables.items()):
+        place.write(_document(newest.id, newest.parent, newest.tables))
 
 
 def _row_end(root: Bucket) -> tuple[int, Snapshot | None]:

@@ -25,6 +25,7 @@ from lake import Lake, open_lake
 from lake.bucket import Bucket, BucketFile, on_disk
 from lake.failures import first_line
 from lake.maintenance import compact
+from lake.repair import repair
 from lake.snapshot import point_at
 from lake.vacuum import drop_snapshots, survey, sweep
 from tests.lake.bucket_writer import ROWS
@@ -295,6 +296,61 @@ def test_maintenance_of_a_bucket_changes_files_and_no_answer(stored: Lake, monke
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(StorageError, match="set AWS_ACCESS_KEY_ID"):
         survey(stored, now=later)
+
+
+def test_what_is_left_of_a_dead_writer_goes_and_a_dropped_parent_harms_nothing(stored: Lake) -> None:
+    for n in range(3):
+        stored.write("equity_bars", bars([bar(f"S{n}", DAY, 1.0)]), recorded_at=NOW)
+        stored.publish()
+    third, second, _, first = stored.snapshots()
+    orphan = _bucket(stored) / "equity_bars" / "year=2024" / "part-of-a-dead-writer.parquet"
+    orphan.write(b"half a file")
+    assert repair(stored, apply=True) == ()  # a put is whole or is not
+    assert "year=2024/part-of-a-dead-writer.parquet" not in survey(stored, now=datetime.now(UTC))[0].removable
+    later = datetime.now(UTC) + timedelta(days=2)
+    drop_snapshots(stored, keep=[first], before=later, apply=True)
+    left = survey(stored, now=later)
+    assert (left[0].orphans, left[0].removable) == (len(b"half a file"), ("year=2024/part-of-a-dead-writer.parquet",))
+    sweep(stored, left)
+    assert not orphan.exists()
+    again = Lake(stored.root)
+    assert again.snapshots() == (third, first)
+    assert again.snapshot().parent == second  # as it was published; nothing follows it
+    with pytest.raises(UnknownNameError, match=f"no snapshot is called '{second}'"):
+        again.snapshot(second)
+    again.write("equity_bars", bars([bar("NEXT", DAY, 1.0)]), recorded_at=NOW)
+    following = again.publish()
+    assert (following.parent, again.snapshots()) == (third, (following.id, third, first))
+    for name in again.snapshots():
+        Lake(stored.root).snapshot(name).verify("equity_bars")
+
+
+def test_maintenance_that_dies_between_its_two_puts_leaves_every_snapshot_readable(
+    stored: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lake.snapshot as snapshots
+
+    stored.write("equity_bars", bars([bar("C", DAY, 1.0)]), recorded_at=NOW)
+    name = stored.publish().id
+    compact(stored, "equity_bars", at=NOW)
+
+    def die(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(snapshots, "_settle", die)
+        with pytest.raises(KeyboardInterrupt):
+            point_at(stored.root, stored.tables())
+    assert stored.snapshot().tables["equity_bars"].version == 3  # the row has it, its own file has not
+    later = datetime.now(UTC) + timedelta(days=2)
+    drop_snapshots(stored, keep=[], before=later, apply=True)
+    assert sweep(stored, survey(stored, now=later)) > 0  # the files of before
+    stored.write("equity_bars", bars([bar("D", DAY, 1.0)]), recorded_at=NOW)
+    assert stored.publish().parent == name
+    shutil.rmtree(load_settings().home_path / "cache", ignore_errors=True)
+    again = Lake(stored.root).snapshot(name)  # not the newest any more: by its own file
+    assert again.read("equity_bars")["symbol"].to_pylist() == ["A", "B", "C"]
+    again.verify("equity_bars")
 
 
 def _wrong(monkeypatch: pytest.MonkeyPatch, server: S3Server, what: str) -> tuple[str, ...]:
