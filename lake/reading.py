@@ -121,6 +121,20 @@ class Tables(ABC):
 
         return pa.RecordBatchReader.from_batches(schema, batches())
 
+    def versions(self, table: str, *, where: Mapping[str, Any] | None = None) -> pa.Table:
+        """Return every version of each key that was ever written: sorted by key, of one key the oldest first.
+
+        As of a moment the last of those with `available_at` up to it counts. `where` is asked of each version by itself; errors
+        are those of `read`.
+        """
+        held, schema = self._asked(table, None)
+        condition = filters(held.spec, where)
+        if not held.parts:
+            return schema.empty_table()
+        with self._reading(held.spec.name), connect() as con:
+            order = f"ORDER BY {names(held.spec.key)}, revision"
+            return con.sql(f"SELECT {names(schema.names)} FROM {held.source()}{condition} {order}").to_arrow_table().cast(schema)
+
     def sql(self, query: str, *, as_of: datetime | None = None) -> pa.Table:
         """Run one DuckDB SELECT in which every table is a view of the newest version of each key (available at `as_of`).
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,13 +98,16 @@ def store(lake: Lake, intervals: Sequence[Interval], *, source: str, ingest_id: 
         elif was["to_date"] == one.to_date:
             unchanged += 1
         elif was["to_date"] is None:
-            known = max(was["joined_known_at"], one.left_known_at or recorded_at)
+            known = max(
+                was["available_at"], one.left_known_at or recorded_at
+            )  # later than its joining, where an end was taken back
             end.append({**whole, "joined_known_at": was["joined_known_at"], "available_at": known})
             ended += 1
         else:
             corrected += 1
-            late = None if one.to_date is None else recorded_at
-            end.append({**whole, "joined_known_at": was["joined_known_at"], "left_known_at": late, "available_at": recorded_at})
+            known = max(was["available_at"], recorded_at)
+            late = None if one.to_date is None else known
+            end.append({**whole, "joined_known_at": was["joined_known_at"], "left_known_at": late, "available_at": known})
     schema = pa.schema([field for field in _SPEC.schema if field.name != "recorded_at"])
     for rows in (begin, end):
         lake.write(_SPEC, pa.Table.from_pylist(rows, schema=schema), recorded_at=recorded_at)
@@ -207,13 +211,16 @@ def membership(snapshot: Tables, universe: str, sessions: pd.DatetimeIndex, *, c
         return pd.DataFrame(index=pd.DatetimeIndex([], name="session"), dtype=bool)
     _require_begun(universe, rows, days[0].date())
     columns: dict[str, np.ndarray] = {}
-    for row in rows:
-        inside = np.asarray((days >= pd.Timestamp(row["from_date"])) & (closes >= pd.Timestamp(row["joined_known_at"])))
-        if row["to_date"] is not None:
-            known = row["left_known_at"] or row["joined_known_at"]
-            inside &= ~np.asarray((days >= pd.Timestamp(row["to_date"])) & (closes >= pd.Timestamp(known)))
+    every = snapshot.versions(_TABLE, where={"universe": universe}).to_pylist()
+    for (symbol, begins), versions in groupby(every, key=lambda row: (row["symbol"], row["from_date"])):
+        inside = np.zeros(len(days), dtype=bool)
+        for version in versions:  # a corrected end holds from its correction on, before it the old one does
+            begun = np.asarray((days >= pd.Timestamp(begins)) & (closes >= pd.Timestamp(version["joined_known_at"])))
+            ends = version["to_date"]
+            until = begun if ends is None else begun & np.asarray(days < pd.Timestamp(ends))
+            inside = np.where(np.asarray(closes >= pd.Timestamp(version["available_at"])), until, inside)
         if inside.any():
-            columns[row["symbol"]] = columns.get(row["symbol"], False) | inside
+            columns[symbol] = columns.get(symbol, False) | inside
     return pd.DataFrame(dict(sorted(columns.items())), index=pd.DatetimeIndex(days, name="session"), dtype=bool)
 
 

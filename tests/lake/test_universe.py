@@ -54,7 +54,29 @@ def test_a_backtest_in_the_past_trades_those_who_were_there_then(lake: Lake) -> 
     assert panel["V"].tolist() == [False, False, False, False, False, True]
     for day in days:  # the panel is `members`, asked at each close
         close = datetime(day.year, day.month, day.day, 21, tzinfo=UTC)
-        assert tuple(panel.columns[panel.loc[day].to_numpy(dtype=bool)]) == members(lake.snapshot(), "IDX", on=day.date(), as_of=close)
+        assert tuple(panel.columns[panel.loc[day].to_numpy(dtype=bool)]) == members(
+            lake.snapshot(), "IDX", on=day.date(), as_of=close
+        )
+
+
+def test_an_end_that_is_corrected_or_taken_back_later_was_the_old_one_until_then(lake: Lake) -> None:
+    days = pd.bdate_range("2024-03-04", "2024-03-28", name="session")  # no holiday among them
+    anchor = _interval("AAPL", date(1999, 1, 4), None)
+    later = [datetime(2024, 3, day, 12, tzinfo=UTC) for day in (14, 20, 26)]  # before the open
+
+    def told(ends: date | None) -> list[Interval]:
+        return [anchor, _interval("XYZ", date(2024, 3, 4), ends)]
+
+    _imported(lake, *told(date(2024, 3, 8)), at=datetime(2024, 3, 8, 22, tzinfo=UTC))
+    _imported(lake, *told(date(2024, 3, 12)), at=later[0])  # it left two sessions later: nobody knew until the 14th
+    _imported(lake, *told(None), at=later[1])  # it never left
+    snapshot = _imported(lake, *told(date(2024, 3, 27)), at=later[2])
+    inside = membership(snapshot, "IDX", days)["XYZ"]
+    # In from the 4th, out from the 8th; the 14th changes no session after it; in again from the 20th, out from the 27th.
+    assert [day.day for day in days[inside.to_numpy()]] == [4, 5, 6, 7, 20, 21, 22, 25, 26]
+    for day in days:
+        close = datetime(day.year, day.month, day.day, 21, tzinfo=UTC)
+        assert inside[day] == ("XYZ" in members(snapshot, "IDX", on=day.date(), as_of=close))
 
 
 def test_no_read_of_the_past_sees_an_end_coming(lake: Lake) -> None:
