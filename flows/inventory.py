@@ -38,7 +38,7 @@ def moment(text: str) -> datetime:
     except ValueError:
         raise InputError(f"{text!r} is not a moment", remedy="write it as 2018-12-31T21:00:00+00:00") from None
     if found.tzinfo is None:
-        raise InputError(f"{text!r} has no time zone", remedy=f"write {text}+00:00 for UTC")
+        raise InputError(f"{text!r} has no time zone", remedy=f"write {found.isoformat()}+00:00 for UTC")
     return found
 
 
@@ -175,11 +175,15 @@ def read_table(
 
 
 def verify_snapshot(settings: Settings, snapshot_id: str | None = None, progress: Progress = SILENT) -> dict[str, Any]:
-    """Read every row and every raw answer of a snapshot again and compare with the recorded hashes."""
+    """Read every row and every raw answer of a snapshot again, compare with the recorded hashes, and look for each row's ingest."""
     lake = open_lake(settings)
     snapshot = lake.snapshot(snapshot_id)
     answers = snapshot.sql("select distinct response_sha256, origin from ingest_runs order by all").to_pylist()
-    progress.stage("Verify", len(snapshot.tables) + len(answers))
+    ingested = [
+        name for name in sorted(snapshot.tables) if not name.startswith("features/")
+    ]  # those come from their panel's snapshot
+    progress.stage("Verify", len(snapshot.tables) + len(ingested) + len(answers))
+    known = set(snapshot.ingest_ids("ingest_runs"))
     checks: list[dict[str, str]] = []
 
     def check(what: str, name: str, detail: str, look: Any) -> None:
@@ -193,6 +197,17 @@ def verify_snapshot(settings: Settings, snapshot_id: str | None = None, progress
 
     for name, at in sorted(snapshot.tables.items()):
         check("table", name, f"{at.rows} rows, content {at.chain[:16]}", lambda name=name: snapshot.verify(name))
+
+    def traced(name: str) -> None:
+        lost = sorted(set(snapshot.versions(name, columns=["ingest_id"])["ingest_id"].unique().to_pylist()) - known)
+        if lost:
+            raise IntegrityError(
+                f"rows of {name} name {len(lost)} ingests of which nothing is recorded, the first: {lost[0]}",
+                remedy="ingest them again",
+            )
+
+    for name in ingested:
+        check("ingests", name, "each row's ingest is recorded", lambda name=name: traced(name))
     for answer in answers:
         sha = answer["response_sha256"]
         check("source", sha[:16], answer["origin"], lambda sha=sha: lake.raw.get(sha))

@@ -121,13 +121,13 @@ class Tables(ABC):
 
         return pa.RecordBatchReader.from_batches(schema, batches())
 
-    def versions(self, table: str, *, where: Mapping[str, Any] | None = None) -> pa.Table:
+    def versions(self, table: str, *, where: Mapping[str, Any] | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Return every version of each key that was ever written: sorted by key, of one key the oldest first.
 
         As of a moment the last of those with `available_at` up to it counts. `where` is asked of each version by itself; errors
         are those of `read`.
         """
-        held, schema = self._asked(table, None)
+        held, schema = self._asked(table, columns)
         condition = filters(held.spec, where)
         if not held.parts:
             return schema.empty_table()
