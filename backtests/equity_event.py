@@ -210,7 +210,9 @@ def _trader_class() -> Any:
                 )
             done = order.executed
             side = "buy" if order.isbuy() else "sell"
-            self.fills.append((self.row, self.datas.index(order.data), side, abs(done.size), done.price, done.comm))
+            # By identity: to backtrader, feeds are equal when their newest closes are, so `datas.index` names another symbol then.
+            column = next(place for place, data in enumerate(self.datas) if data is order.data)
+            self.fills.append((self.row, column, side, abs(done.size), done.price, done.comm))
 
     return _Trader
 

@@ -179,6 +179,19 @@ def test_any_market_with_holes_gives_the_same_account_in_both_engines_and_the_pl
     assert len(vectorised.orders) == len(fills)
 
 
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_symbols_that_close_at_the_same_price_are_told_apart(engine: str) -> None:
+    prices = [[5.0, 5.0, 5.0, 5.0], [5.0, 5.0, 5.0, 5.0]]
+    strategy = Scripted(weights=((0.0, 0.0, 0.0, 0.0), (0.5, 0.5, 0.0, 0.0)))
+    result = ENGINES[engine](strategy, small_view(prices, prices), convention=Convention(slippage_bps=0.0, fee_bps=0.0))
+    # Half of 100,000 at 5 each, bought at the second open; all of it sold at the fourth. Of the first symbol nothing.
+    assert [(order.symbol, order.side, order.quantity) for order in result.orders.itertuples()] == [
+        ("B", "buy", 10_000.0),
+        ("B", "sell", 10_000.0),
+    ]
+    assert [trade.symbol for trade in result.trades.itertuples()] == ["B"]
+
+
 @settings(derandomize=True, deadline=None, max_examples=20)
 @given(markets())
 def test_cash_is_never_negative_and_the_fills_explain_the_final_equity(case: tuple[View, Scripted, Convention]) -> None:
