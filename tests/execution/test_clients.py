@@ -147,6 +147,7 @@ def _bars(settings: Settings, symbol: str, closes: list[tuple[date, float]]) -> 
                 "volume": None,
                 "basis": "as_traded",
                 "currency": "USD",
+                "calendar": "XNYS",
                 "available_at": at,
                 "ingest_id": "test",
             }
