@@ -114,7 +114,8 @@ def daily_ingest_flow(
     Returns
     -------
     DailyIngest
-        On a day without a session nothing is done; inside Prefect the run then ends as *Skipped*.
+        On a day without a session nothing is done; inside Prefect the run then ends as *Skipped*, and where names were refused,
+        missing or failed as *Completed with refusals*.
 
     Raises
     ------
@@ -140,7 +141,14 @@ def daily_ingest_flow(
     raise_alerts(_troubles(reports, failures, day), chosen, time)
     for failure in failures.values():
         raise failure
-    return DailyIngest(as_of=day, reports=tuple(reports))
+    done = DailyIngest(as_of=day, reports=tuple(reports))
+    troubled = [report for report in reports if report.troubled]
+    if not troubled or not inside_flow_run():
+        return done
+    from prefect.states import Completed
+
+    said = "; ".join(f"{report.dataset} {report.summary}" for report in troubled)
+    return Completed(name="Completed with refusals", message=said, data=done)
 
 
 def _stages(
@@ -277,6 +285,7 @@ def closed(day: date, calendar: str) -> str | None:
 
 
 def skipped_state(result: object, reason: str) -> Any:
+    """Prefect's *Completed* state by the name of Skipped, with the reason as its message."""
     from prefect.states import Completed
 
     return Completed(name="Skipped", message=reason, data=result)

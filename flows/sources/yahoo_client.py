@@ -159,6 +159,7 @@ def _require_answer_to(reply: DataReply, asked: Mapping[str, str], *names: str) 
 
 
 def misspelt(symbol: str) -> str | None:
+    """Why Yahoo cannot know a symbol that is written so; None where it may."""
     if symbol != symbol.upper():
         return f"yahoo writes its symbols in capitals: {symbol.upper()}"
     if _ISIN.fullmatch(symbol):

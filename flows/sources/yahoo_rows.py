@@ -22,6 +22,7 @@ _DELAYED = timedelta(minutes=30)  # quotes of exchanges that Yahoo has with a de
 
 
 def within(days: pd.Series, window: tuple[date | None, date | None]) -> NDArray[np.bool_]:
+    """Which days lie in a window, its first and last day included; an end that is None is open."""
     start, end = window
     inside = np.ones(len(days), dtype=bool)
     if start is not None:
