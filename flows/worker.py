@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 from flows.schedules import POOL, require_api
 
@@ -10,7 +12,7 @@ __all__ = ["run_worker"]
 
 
 def run_worker(*, pool: str = POOL, limit: int | None = None, run_once: bool = False) -> None:
-    """Work until stopped.
+    """Work until stopped. Runs start in the current folder: its quantrail.yaml, and relative paths in it, hold as for any command.
 
     Parameters
     ----------
@@ -27,9 +29,18 @@ def run_worker(*, pool: str = POOL, limit: int | None = None, run_once: bool = F
         No Prefect server is set.
     """
     require_api("a worker")
-    from prefect.workers.process import ProcessWorker
+    from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
-    worker = ProcessWorker(work_pool_name=pool, limit=limit, create_pool_if_not_found=True)
+    here = Path.cwd()
+
+    class QuantrailWorker(ProcessWorker):
+        """Prefect starts each run in a throw-away folder; there, other settings would hold, and a home of its own would be made."""
+
+        async def run(self, flow_run: Any, configuration: ProcessJobConfiguration, task_status: Any = None) -> Any:
+            configuration.working_dir = configuration.working_dir or here
+            return await super().run(flow_run, configuration, task_status)
+
+    worker = QuantrailWorker(work_pool_name=pool, limit=limit, create_pool_if_not_found=True)
     asyncio.run(worker.start(run_once=run_once, printer=_silent))
 
 

@@ -16,7 +16,7 @@ def soon(name: str, **parameters: Any) -> Any:
     return daily_ingest_flow.to_deployment(
         name=name,
         schedule=Interval(timedelta(seconds=30), anchor_date=datetime.now(UTC) + timedelta(seconds=5)),
-        parameters={"symbols": ["SP500"], "series": ["AAA"], **parameters},
+        parameters={"symbols": ["SP500"], "series": ["AAA", "NOSUCH"], **parameters},
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
 
