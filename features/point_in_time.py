@@ -241,12 +241,16 @@ def _explain_absence(snapshot: Snapshot, request: PanelRequest, absent: list[str
 
 def _lay_out(bars: pa.Table, symbols: tuple[str, ...]) -> tuple[pd.DatetimeIndex, dict[str, FloatArray]]:
     """One matrix a field; rows are the sessions on which any symbol has a bar."""
-    days = bars["session"].to_numpy().astype("datetime64[D]")
-    unique, row = np.unique(days, return_inverse=True)
+    days = bars["session"].to_numpy().astype("datetime64[D]").astype(np.int64)
+    first = days.min()
+    held = np.bincount(days - first) > 0  # days are few and bars are many: counted, not sorted
+    unique = (np.flatnonzero(held) + first).astype("datetime64[D]")
+    row = (np.cumsum(held) - 1)[days - first]
     column = pc.index_in(bars["symbol"], value_set=pa.array(symbols)).to_numpy()
     cell = row * len(symbols) + column
-    if len(np.unique(cell)) < len(cell):
-        place = int(np.flatnonzero(np.bincount(cell) > 1)[0])
+    bars_in = np.bincount(cell)
+    if bars_in.max() > 1:
+        place = int(np.flatnonzero(bars_in > 1)[0])
         raise QualityError(
             f"{symbols[place % len(symbols)]} has two bars for the session {unique[place // len(symbols)]}",
             remedy="one of them carries the wrong event time: quant data check",
