@@ -115,3 +115,15 @@ def test_positions_are_held_to_the_release_calendar() -> None:
     assert _names(due - timedelta(minutes=1))["legacy_futures"].state == "fresh"
     late = _names(due)["legacy_futures"]
     assert (late.state, late.expected, late.due_at) == ("late", date(2024, 8, 20), due)
+
+
+def test_a_report_without_a_known_release_date_is_owed_a_week_after_the_last_one() -> None:
+    row: dict[str, Any] = {"market_code": "001602", "as_of_date": date(2013, 9, 24), "report": "legacy_futures"}
+    row |= {"category": "commercial", "source": "cftc", "market_name": "M", "open_interest": 1.0, "long": 1.0, "short": 1.0}
+    row |= {"available_at": datetime(2013, 9, 27, 19, 30, tzinfo=UTC), "ingest_id": "c"}
+    _store("cot_positions", pa.Table.from_pylist([row], schema=without_recorded_at(TABLES["cot_positions"])))
+    # The report of 2013-10-01 fell into the lapse in appropriations, and its day is not known: Friday 2013-10-04, and a day.
+    due = datetime(2013, 10, 5, 19, 30, tzinfo=UTC)
+    late = _names(due)["legacy_futures"]
+    assert (late.state, late.expected, late.due_at) == ("late", date(2013, 10, 1), due)
+    assert "no release date is known" in late.basis
