@@ -280,7 +280,10 @@ def load_settings(overrides: Mapping[str, Any] | None = None, *, environ: Mappin
         key = ".".join(str(part) for part in first["loc"])
         shown = "" if key.startswith("credentials") else f" (found {without_password(repr(first['input']))})"
         place = next((origin[k] for k in (key, *_parents(key)) if k in origin), str(DEFAULTS))
-        raise ConfigError(f"{place}: {key}: {first['msg']}{shown}", remedy="config/defaults.yaml lists every setting") from None
+        remedy = "config/defaults.yaml lists every setting"
+        if first["type"] in ("dict_type", "mapping_type") and place == "the environment":
+            remedy = f"a mapping takes one variable a key: QUANT_{key.upper().replace('.', '__')}__<KEY>=…"
+        raise ConfigError(f"{place}: {key}: {first['msg']}{shown}", remedy=remedy) from None
 
 
 def _refuse_passwords(tree: Mapping[str, Any], path: Path, prefix: str = "") -> None:

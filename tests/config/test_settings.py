@@ -80,3 +80,11 @@ def test_lists_come_from_the_environment_by_commas() -> None:
 def test_a_missing_settings_file_is_an_error_not_a_default(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="which is not a file"):
         load_settings(environ={"QUANT_CONFIG": str(tmp_path / "absent.yaml")})
+
+
+def test_a_mapping_given_whole_in_the_environment_is_told_how_to_be_given() -> None:
+    with pytest.raises(ConfigError) as wrong:
+        load_settings(environ={"QUANT_DATA__SECONDS_BETWEEN_REQUESTS": "{yahoo: 1.0}"})
+    assert wrong.value.remedy == "a mapping takes one variable a key: QUANT_DATA__SECONDS_BETWEEN_REQUESTS__<KEY>=…"
+    told = load_settings(environ={"QUANT_DATA__SECONDS_BETWEEN_REQUESTS__YAHOO": "1.25"})
+    assert told.data.seconds_between_requests["yahoo"] == 1.25
