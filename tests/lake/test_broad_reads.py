@@ -14,7 +14,7 @@ from config.errors import IntegrityError
 from lake import Lake
 from lake.broad import is_broad, key_filter
 from lake.maintenance import compact
-from tests.lake.rows import BARS, NOW, bar, bars, days
+from tests.lake.rows import BARS, NOW, bar, bars, days, macro, vintage
 
 FIRST = date(2023, 11, 1)
 EARLY = datetime(2023, 12, 1, tzinfo=UTC)  # before the bars of some windows
@@ -73,6 +73,42 @@ def test_a_broad_read_gives_what_duckdb_gives(revised: Lake, asked: dict[str, An
     assert found.schema == witness.schema
     assert found.to_pylist() == witness.to_pylist()
     assert found.num_rows > 0 or as_of == EARLY
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"start": date(2020, 1, 1), "end": date(2020, 12, 31)},
+        {"start": datetime(2020, 1, 1, tzinfo=UTC)},
+        {"where": {"series": [f"M{n:02d}" for n in range(20)]}, "end": date(2020, 6, 30)},
+    ],
+    ids=["days", "a time", "names and a day"],
+)
+@pytest.mark.parametrize("as_of", [None, datetime(2020, 9, 1, tzinfo=UTC)])
+def test_a_table_of_periods_without_sessions_is_read_by_its_periods(
+    lake: Lake, asked: dict[str, Any], as_of: datetime | None
+) -> None:
+    rows = [
+        vintage(period, period + timedelta(days=lag), float(lag), series=f"M{n:02d}")
+        for n in range(24)
+        for period in days(date(2019, 11, 1), 460)[::30]
+        for lag in (20, 50)
+    ]
+    lake.write("macro_observations", macro(rows), recorded_at=NOW)
+    snapshot = lake.publish()
+    found = snapshot.read("macro_observations", **asked, as_of=as_of)
+    wanted = set(asked.get("where", {}).get("series", [row["series"] for row in rows]))
+    first = asked.get("start", date.min)
+    last = asked.get("end", date.max)
+    expected = [  # by hand: every vintage is a key of its own
+        (row["series"], row["period"], row["vintage"])
+        for row in rows
+        if row["series"] in wanted
+        and (first.date() if isinstance(first, datetime) else first) <= row["period"] <= last
+        and (as_of is None or row["available_at"] <= as_of)
+    ]
+    assert list(zip(*(found[name].to_pylist() for name in ("series", "period", "vintage")), strict=True)) == sorted(expected)
+    assert expected
 
 
 @pytest.mark.parametrize(
