@@ -129,12 +129,17 @@ def test_files_that_another_tool_laid_out_are_laid_out_anew(lake: Lake) -> None:
 
 
 def test_every_published_snapshot_is_kept_by_default(written: Lake) -> None:
+    names = written.snapshots()
+    before = [written.snapshot(name).read("equity_bars") for name in names]
+    assert len(names) > 3
     compact(written, "equity_bars", at=NOW)
     point_at(written.root, written.tables())
     found = survey(written, now=_later(), safe_age=HOUR)
     sweep(written, found)
-    for name in written.snapshots():
+    assert written.snapshots() == names
+    for name, rows in zip(names, before, strict=True):
         written.snapshot(name).verify("equity_bars")
+        assert written.snapshot(name).read("equity_bars").equals(rows)
 
 
 def test_what_no_snapshot_and_no_version_needs_is_deleted_and_counted(written: Lake) -> None:
