@@ -308,7 +308,7 @@ def _read_macro(
         raise InputError(f"snapshot {snapshot.id} holds no macro series", remedy="ingest some first: quant ingest macro")
     series = sorted({parse_series(name).series for name in request.macro})
     columns = ["series", "period", "vintage", "source", "value", "available_at", "ingest_id"]
-    observations = snapshot.read("macro_observations", where={"series": series}, as_of=request.as_of, columns=columns)
+    observations = _in_force(snapshot.versions("macro_observations", where={"series": series}, columns=columns), request.as_of)
     absent = sorted(set(series) - set(observations["series"].unique().to_pylist()))
     if absent:
         held = snapshot.read("macro_observations", as_of=request.as_of, columns=["series"])
@@ -316,3 +316,24 @@ def _read_macro(
         raise UnknownNameError(f"the lake holds no macro series {absent[0]!r}", remedy=did_you_mean(absent[0], known))
     observations = one_source(observations, "series", request.macro_source, argument="macro_source")
     return align_macro(observations, request.macro, closes, sessions), set(observations["ingest_id"].unique().to_pylist())
+
+
+def _in_force(every: pa.Table, as_of: datetime | None) -> pa.Table:
+    """Every version of each observation that was the known one at some moment up to `as_of`.
+
+    A vintage that was assumed and is revised has its old value until then; one that its source corrects under its own date never
+    had another.
+    """
+    if as_of is not None:
+        every = every.filter(pc.less_equal(every["available_at"], pa.scalar(as_of, every["available_at"].type)))
+    first: dict[tuple[object, ...], datetime] = {}
+    rows = every.select(["series", "period", "vintage", "source", "available_at"])
+    if rows.num_rows == rows.drop(["available_at"]).group_by(["series", "period", "vintage", "source"]).aggregate([]).num_rows:
+        return every
+    kept = []
+    for number, row in reversed(list(enumerate(rows.to_pylist()))):  # of one key the newest version first
+        *key, moment = row.values()
+        if tuple(key) not in first or moment < first[tuple(key)]:
+            first[tuple(key)] = moment
+            kept.append(number)
+    return every.take(pa.array(kept[::-1]))

@@ -144,11 +144,12 @@ def _merge(
         return _all_new(spec, batch, recorded_at, version)
     stored = _stored(path, spec, batch, parts, state, later=table is not None and bool(stored_since(table)))
     changed = " OR ".join(f"b.{quoted(column)} IS DISTINCT FROM s.{quoted(column)}" for column in spec.values) or "false"
-    available = "b.available_at"
-    if not spec.quotes_vintages:
-        # The old value was the known one until now; and no version of a fact becomes available before the one it replaces.
-        later = f"greatest(b.available_at, {literal(recorded_at)}, s.available_at)"
-        available = f"CASE WHEN s.revision IS NULL THEN b.available_at ELSE {later} END"
+    # The old value was the known one until now; and no version of a fact becomes available before the one it replaces. A vintage
+    # that its source named keeps its clock; one that was assumed (a publication lag over one file) does not.
+    later = f"greatest(b.available_at, {literal(recorded_at)}, s.available_at)"
+    dated = "b.vintage_kind = 'published'" if "vintage_kind" in spec.schema.names else "true"
+    own_clock = f"s.revision IS NULL OR {dated}" if spec.quotes_vintages else "s.revision IS NULL"
+    available = f"CASE WHEN {own_clock} THEN b.available_at ELSE {later} END"
     columns = [f"b.{quoted(field.name)}" for field in spec.columns]
     clocks = [f"{available} AS available_at", f"{literal(recorded_at)} AS recorded_at", "b.ingest_id"]
     physical = ["coalesce(s.revision + 1, 0)::INTEGER AS revision", f"{version}::BIGINT AS written_in"]

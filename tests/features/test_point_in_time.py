@@ -199,3 +199,14 @@ def test_two_bars_of_one_session_or_two_bases_are_refused(lake: Lake) -> None:
         load_panel(snapshot, ["AAA"])
     with pytest.raises(QualityError, match="BBB has prices as traded and prices adjusted"):
         load_panel(snapshot, ["BBB"])
+
+
+def test_a_panel_has_the_value_of_an_assumed_vintage_that_was_known_until_it_was_revised(tmp_path: Path) -> None:
+    lake = lake_in(tmp_path)
+    put(lake, "equity_bars", bars("AAA", {"2024-03-14": 10.0, "2024-03-18": 11.0}))
+    known = {**observation("CPI", "2024-01-01", 100.0, at("2024-02-01")), "vintage_kind": "assumed"}
+    put(lake, "macro_observations", [known], recorded_at=at("2024-03-01"))
+    put(lake, "macro_observations", [{**known, "value": 105.0}], recorded_at=at("2024-03-16"))
+    snapshot = lake.publish()
+    assert load_panel(snapshot, ("AAA",), macro=("CPI",)).macro["CPI"].tolist() == [100.0, 105.0]
+    assert load_panel(snapshot, ("AAA",), macro=("CPI",), as_of=at("2024-03-15")).macro["CPI"].tolist() == [100.0]

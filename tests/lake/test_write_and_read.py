@@ -119,6 +119,16 @@ def test_a_source_that_quotes_vintages_keeps_its_own_clock_on_a_correction(lake:
     assert (row["value"], row["available_at"]) == (308.9, datetime(2024, 2, 13, 13, 30, tzinfo=UTC))
 
 
+def test_a_vintage_that_was_only_assumed_is_not_revised_into_the_past(lake: Lake) -> None:
+    jan, lag = date(2024, 1, 1), date(2024, 2, 13)
+    for number, value in enumerate((308.4, 308.9)):
+        row = {**vintage(jan, lag, value), "vintage_kind": "assumed"}
+        lake.write("macro_observations", macro([row]), recorded_at=NOW + timedelta(days=number))
+    snapshot, revised = lake.publish(), NOW + timedelta(days=1)
+    assert snapshot.read("macro_observations", as_of=revised - timedelta(microseconds=1))["value"].to_pylist() == [308.4]
+    assert snapshot.read("macro_observations", as_of=revised)["value"].to_pylist() == [308.9]
+
+
 def test_many_small_writes_keep_every_row_and_few_files(lake: Lake) -> None:
     sessions = days(date(2024, 1, 1), 30)
     for n, session in enumerate(sessions):
