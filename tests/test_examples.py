@@ -21,7 +21,7 @@ def test_the_quick_start_runs_offline_and_again(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=900,
         )
         assert done.returncode == 0, (attempt, done.stderr)
         for said in (

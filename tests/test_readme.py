@@ -95,7 +95,7 @@ def test_its_python_runs(own_home: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
 

@@ -40,7 +40,7 @@ def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, 
     return {**clean, "QUANT_HOME": str(home), "HOME": str(home.parent), **(more or {})}
 
 
-def quant(home: Path, *words: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout: float = 300.0) -> Said:
+def quant(home: Path, *words: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout: float = 900.0) -> Said:
     """Run `quant` with these words, its settings from nowhere but `home`."""
     home.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(

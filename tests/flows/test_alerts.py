@@ -161,7 +161,7 @@ def test_with_a_prefect_server_an_alert_is_an_event_there(prefect_server: Prefec
     )
     environment = {**prefect_server.environment(tmp_path / "home"), "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     alert_id, *channels = done.stdout.split()

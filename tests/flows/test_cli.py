@@ -136,7 +136,7 @@ def test_an_unwritable_home_is_a_clear_error(tmp_path: Path) -> None:
 
 def _demo_in(home: Path, cwd: Path) -> tuple[int, str, str]:
     env = {**environment(cwd / "home"), "QUANT_HOME": str(home)}
-    done = subprocess.run([*QUANT, "demo", "--json"], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([*QUANT, "demo", "--json"], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=900)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -151,7 +151,7 @@ def test_a_full_disk_is_a_clear_error_and_nothing_acknowledged_is_lost(tmp_path:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=900,
     )
     assert done.returncode == 5, done.stderr
     assert json.loads(done.stdout)["error"]["kind"] == "StorageError"

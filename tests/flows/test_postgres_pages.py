@@ -52,7 +52,7 @@ def test_a_flow_completes_and_leaves_its_artifact_in_postgresql(
             assert PASSWORD.encode() not in words
         env = {**os.environ, "PREFECT_API_URL": pages.prefect.address}
         done = subprocess.run(
-            [sys.executable, "-c", RUN, str(prices)], env=env, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False
+            [sys.executable, "-c", RUN, str(prices)], env=env, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
         )
         assert done.returncode == 0, done.stderr
         runs = _ask(f"{pages.prefect.address}/flow_runs/filter", {})

@@ -33,7 +33,7 @@ def run_script(folder: Path, server: PrefectServer, *, with_server: bool) -> dic
     if not with_server:
         environment.pop("PREFECT_API_URL")
     command = [sys.executable, "-m", "tests.flows.prefect_chain_script", str(out)]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     answer: dict[str, Any] = json.loads(out.read_text())
     return answer

@@ -29,7 +29,7 @@ def run_script(folder: Path, server: PrefectServer, *, with_server: bool) -> dic
         environment.pop("PREFECT_API_URL")
     mode = "with server" if with_server else "without"
     command = [sys.executable, "-m", "tests.flows.prefect_script", str(prices), str(out), mode]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(out.read_text())
     return answer

@@ -165,7 +165,7 @@ def test_a_worker_does_what_its_pool_hands_out(prefect_server: PrefectServer, tm
     home = tmp_path / "worked" / "mine"
     command = [sys.executable, "-m", "tests.flows.worker_script"]
     environment = settled_in(home.parent, prefect_server)
-    done = subprocess.run(command, env=environment, cwd=home.parent, capture_output=True, text=True, timeout=150, check=False)
+    done = subprocess.run(command, env=environment, cwd=home.parent, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     question = {"deployments": {"name": {"any_": ["after-the-close"]}}}
     (run,) = prefect_server.ask("flow_runs/filter", question)
