@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,62 +15,17 @@ from hypothesis import strategies as st
 
 from config.clock import FixedClock
 from config.errors import InputError, QualityError, RateLimited, ServiceError, ServiceUnavailable
-from config.settings import Settings, load_settings
-from flows.sources.base import Answer, get_source
+from config.settings import load_settings
+from flows.sources.base import get_source
 from flows.sources.yahoo import YahooEquity
 from flows.sources.yahoo_chart import as_traded, factors_after, read_chart, splits_not_applied
 from flows.sources.yahoo_exchanges import CALENDARS
 from flows.sources.yahoo_rows import action_rows
+from tests.flows.yahoo_asking import AFTER, SPLIT, ask, bars_of, settings_for, yahoo
 from tests.replay import Fault, ReplayServer, Reply
 from tests.replay.yahoo_service import Listing, YahooService
 
 CHART = "v8/finance/chart"
-
-
-def bars_of(days: Sequence[str], closes: Sequence[float]) -> pd.DataFrame:
-    """Bars that open at the close before and swing by one per cent."""
-    close = np.asarray(closes, dtype=float)
-    opens = np.concatenate([close[:1], close[:-1]])
-    columns = {"open": opens, "high": np.maximum(opens, close) + 1, "low": np.minimum(opens, close) - 1, "close": close}
-    return pd.DataFrame({**columns, "volume": 1000.0 * np.arange(1, len(close) + 1)}, index=pd.DatetimeIndex(list(days)))
-
-
-def settings_for(server: ReplayServer, **more: Any) -> Settings:
-    """Yahoo's hosts below the server's address, without waiting between requests."""
-    return load_settings(
-        {
-            "data.addresses": {"yahoo": f"http://127.0.0.1:{server.port}"},
-            "data.seconds_between_requests": {"yahoo": 0.0},
-            **more,
-        }
-    )
-
-
-@contextmanager
-def yahoo(
-    listings: dict[str, Listing], now: datetime, *, faults: Sequence[Fault] = (), interval: str = "1d", **more: Any
-) -> Iterator[tuple[YahooEquity, YahooService, ReplayServer, FixedClock]]:
-    """The source, asking a fake Yahoo at that moment."""
-    service, clock = YahooService(listings, now), FixedClock(now)
-    with ReplayServer(services=[service], faults=faults) as server:
-        yield YahooEquity(settings_for(server), interval=interval, clock=clock, **more), service, server, clock
-
-
-def ask(
-    source: YahooEquity, symbol: str, start: date | None = None, end: date | None = None
-) -> tuple[pd.DataFrame, pd.DataFrame, list[Answer]]:
-    """Bars, actions, answers."""
-    answers = list(source.bars([symbol], start, end))
-    tables = {answer.dataset: answer.rows.to_pandas() for answer in answers}
-    return tables.get("equity_bars", pd.DataFrame()), tables.get("corporate_actions", pd.DataFrame()), answers
-
-
-SPLIT = Listing(
-    bars=bars_of(["2020-08-27", "2020-08-28", "2020-08-31", "2020-09-01"], [500.04, 499.23, 129.04, 134.18]),
-    splits={date(2020, 8, 31): (4, 1)},
-    dividends={date(2020, 8, 28): 0.82, date(2020, 9, 1): 0.205},
-)
-AFTER = datetime(2020, 9, 1, 21, tzinfo=UTC)
 
 
 def test_prices_volumes_and_dividends_before_a_split_are_as_traded() -> None:
@@ -586,74 +539,6 @@ def test_real_faulty_tables_are_flagged_or_refused_and_a_good_one_is_not(shared_
         ((day, (ratio, _)),) = splits.items()
         for row in priced.rows.to_pylist():
             assert row["close"] == pytest.approx(closes[row["session"]] * (ratio if row["session"] < day else 1.0), rel=1e-6)
-
-
-def minutes_of(spans: Sequence[tuple[str, str]], start: float = 100.0) -> pd.DataFrame:
-    """One-minute bars over spans of UTC, rising by a cent."""
-    index = pd.DatetimeIndex(np.concatenate([pd.date_range(a, b, freq="min", inclusive="left") for a, b in spans])).tz_localize(
-        "UTC"
-    )
-    close = start + 0.01 * np.arange(len(index))
-    return pd.DataFrame({"open": close, "high": close + 0.005, "low": close - 0.005, "close": close, "volume": 10.0}, index=index)
-
-
-def test_intraday_bars_end_at_their_end_and_the_running_one_is_left_out() -> None:
-    daily = bars_of(["2025-07-02", "2025-07-03"], [100, 101])
-    minutes = minutes_of([("2025-07-02 13:30", "2025-07-02 20:00"), ("2025-07-03 13:30", "2025-07-03 17:00")])
-    with yahoo({"X": Listing(bars=daily, minutes=minutes)}, datetime(2025, 7, 3, 16, 47, tzinfo=UTC), interval="1h") as (
-        source,
-        service,
-        _,
-        clock,
-    ):
-        running, _, answers = ask(source, "X", date(2025, 7, 2))
-        service.now = datetime(2025, 7, 3, 17, 5, tzinfo=UTC)
-        clock.move_to(service.now)
-        done, _, _ = ask(source, "X", date(2025, 7, 2))
-    # 9:30 to 16:00 is six hours and a half; on the half day 9:30 to 13:00 three and a half.
-    assert [len(running), len(done)] == [7 + 3, 7 + 4]
-    assert done["event_time"].iloc[6] == pd.Timestamp("2025-07-02 20:00", tz="UTC")
-    assert done["event_time"].iloc[-1] == pd.Timestamp("2025-07-03 17:00", tz="UTC")
-    assert done["available_at"].tolist() == done["event_time"].tolist()
-    expected = minutes.groupby(minutes.index.normalize()).volume.sum()
-    assert done.groupby("session")["volume"].sum().tolist() == expected.tolist()
-    assert not answers[0].refused
-    assert set(done["interval"]) == {"1h"}
-
-
-def test_intraday_bars_stop_for_lunch_and_those_outside_the_session_are_left_out() -> None:
-    daily = bars_of(["2025-03-03", "2025-03-04"], [100, 101])
-    # Hong Kong trades 9:30 to 12:00 and 13:00 to 16:00, which is 1:30 to 4:00 and 5:00 to 8:00 UTC.
-    minutes = minutes_of([("2025-03-03 01:00", "2025-03-03 04:00"), ("2025-03-03 05:00", "2025-03-03 08:00")])
-    listing = Listing(bars=daily, minutes=minutes, exchange="HKG", timezone="Asia/Hong_Kong", calendar="XHKG", currency="HKD")
-    with yahoo({"X": listing}, datetime(2025, 3, 3, 23, tzinfo=UTC), interval="15m") as (source, _, _, _):
-        bars, _, answers = ask(source, "X", date(2025, 3, 3))
-    assert len(bars) == 10 + 12
-    assert bars["event_time"].iloc[9] == pd.Timestamp("2025-03-03 04:00", tz="UTC")
-    assert bars["event_time"].iloc[10] == pd.Timestamp("2025-03-03 05:15", tz="UTC")
-    assert not answers[0].refused
-
-
-def test_intraday_bars_before_a_split_are_as_traded() -> None:
-    minutes = minutes_of([("2020-08-28 13:30", "2020-08-28 20:00")], start=499.0)
-    later = minutes_of([("2020-08-31 13:30", "2020-08-31 20:00")], start=127.0)
-    listing = Listing(bars=SPLIT.bars, splits=SPLIT.splits, minutes=pd.concat([minutes, later]))
-    with yahoo({"X": listing}, AFTER, interval="5m") as (source, _, _, _):
-        bars, _, _ = ask(source, "X", date(2020, 8, 28))
-    assert bars["open"].iloc[:3].tolist() == [499.0, 499.05, 499.1]
-    assert bars["open"].iloc[78] == 127.0
-    assert bars["volume"].iloc[:2].tolist() == [50.0, 50.0]
-
-
-def test_intraday_bars_that_are_not_adjusted_for_a_listed_split_are_refused() -> None:
-    minutes = minutes_of([("2020-08-28 13:30", "2020-08-28 20:00")], start=499.0)
-    later = minutes_of([("2020-08-31 13:30", "2020-08-31 20:00")], start=127.0)
-    splits = SPLIT.splits
-    listing = Listing(bars=SPLIT.bars, splits=splits, unapplied=list(splits), minutes=pd.concat([minutes, later]))
-    with yahoo({"X": listing}, AFTER, interval="15m") as (source, _, _, _):
-        bars, _, answers = ask(source, "X", date(2020, 8, 28))
-    assert set(bars["session"]) == {date(2020, 8, 31)}
-    assert [row.rule for row in answers[0].refused] == ["split_not_applied"] * 26
 
 
 def test_a_request_waits_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
