@@ -1,8 +1,7 @@
 """Histories that a vendor adjusted must come whole: appended to after its next adjustment they would hold a return that never was.
 
 1. `readjusted` compares an answer with the stored bars it would be joined to: where they meet, prices must be the same.
-2. `keep_whole` is asked before an answer is written, and sets apart what would join two states of an adjustment; `check_append`
-   raises instead.
+2. `keep_whole` is asked before an answer is written, and sets apart what would join two states of an adjustment.
 3. `refuse_mixed_adjustments` is asked on each read of such bars, and finds what came into the lake some other way: an overlap whose
    prices were all revised by one factor, beside older bars that were not.
 """
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from lake.reading import Tables
     from lake.store import Lake
 
-__all__ = ["check_append", "keep_whole", "readjusted", "refuse_mixed_adjustments"]
+__all__ = ["keep_whole", "readjusted", "refuse_mixed_adjustments"]
 
 RULE = "adjustment_not_continued"
 
@@ -104,27 +103,6 @@ def readjusted(stored: pa.Table, incoming: pa.Table) -> Mapping[str, str]:
     return found
 
 
-def check_append(lake: Lake, rows: pa.Table) -> None:
-    """Refuse bars that a vendor adjusted where they do not continue the stored ones.
-
-    Parameters
-    ----------
-    lake : Lake
-        Its newest committed version is compared.
-    rows : pyarrow.Table
-        Rows of `equity_bars` about to be written; those as traded are not looked at.
-
-    Raises
-    ------
-    QualityError
-        As `readjusted` says; the first symbol's words, and how many more there are.
-    """
-    found = _unfit(lake, rows)
-    if found:
-        more = f" (and {len(found) - 1} more symbols)" if len(found) > 1 else ""
-        raise QualityError(f"{next(iter(found.values()))}{more}", remedy=_REMEDY)
-
-
 def keep_whole(lake: Lake, parts: Split) -> Split:
     """Move bars that a vendor adjusted, and that do not continue the stored ones, from the accepted to the refused.
 
@@ -171,8 +149,8 @@ def refuse_mixed_adjustments(snapshot: Tables, bars: pa.Table, *, interval: str,
 
     Notes
     -----
-    Nothing is looked up for bars as traded. Without an overlap between the two ingests there is no trace to find: `check_append`
-    refuses such an append.
+    Nothing is looked up for bars as traded. Without an overlap between the two ingests there is no trace to find: `keep_whole`
+    refuses such an append before it is stored.
     """
     if "vendor_adjusted" not in bars["basis"].unique().to_pylist():
         return
